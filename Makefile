@@ -1,0 +1,33 @@
+# Needs python3 (3.11 or newer) with venv, and make; everything else is installed into .venv.
+PYTHON ?= python3
+RUN := .venv/bin
+# Every episode's numbers in the README come from this preset.
+PRESET ?= point-circle
+SEED ?= 0
+
+.PHONY: venv train test test-slow lint bench
+
+venv: .venv/ready
+
+.venv/ready: requirements-dev.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.lock
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+train: venv  ## meta-train Point-Circle, adapt it to unseen tasks, print the table, write the report
+	$(RUN)/metacpo train $(PRESET) --seed $(SEED)
+
+test: venv lint  ## lint, types and the fast tests
+	$(RUN)/python -m pytest
+
+test-slow: venv  ## learning runs and long checks
+	$(RUN)/python -m pytest -m slow
+
+lint: venv
+	$(RUN)/ruff check
+	$(RUN)/ruff format --check
+	$(RUN)/pyright
+
+bench: venv  ## speed against bare MuJoCo, share of learning, compilations
+	$(RUN)/python benchmarks/speed.py

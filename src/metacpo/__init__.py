@@ -1,0 +1,38 @@
+"""Meta-learned policies that a handful of constrained updates make good and safe on a new task.
+
+The public names are imported when they are first used: `metacpo --help` should not wait for JAX.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from metacpo import solver as solver
+    from metacpo.config import Config as Config
+    from metacpo.envs import make as make
+    from metacpo.evaluation import adapt as adapt
+    from metacpo.evaluation import load_policy as load_policy
+    from metacpo.training import resume as resume
+    from metacpo.training import train as train
+
+_HOME = {
+    "Config": "metacpo.config",
+    "adapt": "metacpo.evaluation",
+    "load_policy": "metacpo.evaluation",
+    "make": "metacpo.envs",
+    "resume": "metacpo.training",
+    "train": "metacpo.training",
+}
+
+__all__ = ["Config", "__version__", "adapt", "load_policy", "make", "resume", "solver", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version("metacpo")
+    if name == "solver":
+        return import_module("metacpo.solver")
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'metacpo' has no attribute {name!r}")

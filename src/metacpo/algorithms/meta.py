@@ -1,0 +1,185 @@
+"""Meta-CPO (arXiv 2312.10230): the outer constrained step through K inner constrained steps.
+
+    for every task i in parallel: φ_i⁰ = θ
+      for k = 0..K−1:  D_i^k ~ rollouts of φ_i^k;   φ_i^{k+1} = φ_i^k + α_i^k · x(φ_i^k; D_i^k, h_i)
+      D_i^K ~ rollouts of φ_i^K
+    F(θ) = mean_i L_R(φ_i^K; D_i^K),   G(θ) = mean_i c(φ_i^K; D_i^K)
+    θ' = θ + α · argmin_x ∇Fᵀx  s.t.  G + ∇Gᵀx ≤ 0,  ½xᵀHx ≤ δ_θ       H: mean KL at θ on the states of D^0
+
+`collect` walks down with rollouts and line searches and keeps the data; `replay` walks down again on that data
+with the same α, as a pure function of θ that autodiff sees all of. K = 0 makes the same code CPO on pooled tasks.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Key
+
+from metacpo.algorithms.trust_region import (
+    StepStats,
+    TrustRegionSettings,
+    acceptable,
+    cg_settings,
+    constrained_step,
+    metric,
+    step_stats,
+    update,
+)
+from metacpo.estimation import Batch, kl, surrogates
+from metacpo.estimation.batch import EpisodeStats
+from metacpo.policies import GaussianPolicy
+from metacpo.solver import Problem, backtrack, solve
+
+MetaGradient = Literal["exact", "first_order"]
+Sampler = Callable[[Float[Array, "M n"], Key[Array, ""]], tuple[Batch, EpisodeStats]]
+
+
+@dataclass(frozen=True)
+class MetaSettings:
+    """M tasks a meta-iteration, K inner steps, B episodes a rollout."""
+
+    tasks: int = 5
+    steps: int = 5
+    episodes: int = 8
+    meta_gradient: MetaGradient = "exact"
+
+
+class Walk(eqx.Module):
+    """One descent of all M tasks: data and line-search factors of the K steps, and where it ended.
+
+    batches[k], alphas[k], steps[k], stats[k] belong to φ^k → φ^{k+1}, stacked on a leading axis K;
+    last and last_stats belong to φ^K.
+    """
+
+    batches: Batch
+    alphas: Float[Array, "K M"]
+    updates: StepStats
+    stats: EpisodeStats
+    phi: Float[Array, "M n"]
+    last: Batch
+    last_stats: EpisodeStats
+
+    @property
+    def all_stats(self) -> EpisodeStats:
+        """The statistics of φ^0..φ^K on one leading axis [K + 1, M]."""
+        return jax.tree.map(lambda xs, x: jnp.concatenate([xs, x[None]]), self.stats, self.last_stats)
+
+    @property
+    def first(self) -> Batch:
+        """D^0 of all tasks: the data of θ itself (D^K when K = 0)."""
+        if self.alphas.shape[0] == 0:
+            return self.last
+        return jax.tree.map(lambda x: x[0], self.batches)
+
+
+def collect(
+    policy: GaussianPolicy,
+    theta: Float[Array, " n"],
+    sample: Sampler,
+    key: Key[Array, ""],
+    settings: MetaSettings,
+    inner: TrustRegionSettings,
+) -> Walk:
+    """K inner updates of every task from θ, with fresh data for each. `sample(φ [M, n], key)` rolls out."""
+    phi = jnp.broadcast_to(theta, (settings.tasks, *theta.shape))
+    keys = jax.random.split(key, settings.steps + 1)
+
+    def inner_step(phi: Float[Array, "M n"], key: Key[Array, ""]):
+        batch, stats = sample(phi, key)
+        new, update_stats = jax.vmap(lambda p, D: update(policy, p, D, inner))(phi, batch)
+        return new, (batch, update_stats, stats)
+
+    phi, (batches, updates, stats) = jax.lax.scan(inner_step, phi, keys[:-1])
+    last, last_stats = sample(phi, keys[-1])
+    return Walk(batches, updates.alpha, updates, stats, phi, last, last_stats)
+
+
+def replay(
+    policy: GaussianPolicy,
+    theta: Float[Array, " n"],
+    batches: Batch,
+    alphas: Float[Array, " K"],
+    inner: TrustRegionSettings,
+    meta_gradient: MetaGradient,
+) -> Float[Array, " n"]:
+    """φ^K of one task as a function of θ on frozen data: φ^{k+1} = φ^k + α^k x(φ^k; D^k), α^k constant.
+
+    "exact" differentiates x; "first_order" treats every x as a constant (∂φ^K/∂θ = I).
+    """
+
+    def inner_step(phi: Float[Array, " n"], data: tuple[Batch, Array]):
+        batch, alpha = data
+        step = constrained_step(policy, phi, batch, inner).step
+        if meta_gradient == "first_order":
+            step = jax.lax.stop_gradient(step)
+        return phi + alpha * step, None
+
+    return jax.lax.scan(inner_step, theta, (batches, alphas))[0]
+
+
+def meta_objective(
+    policy: GaussianPolicy,
+    theta: Float[Array, " n"],
+    walk: Walk,
+    inner: TrustRegionSettings,
+    meta_gradient: MetaGradient,
+) -> tuple[Float[Array, ""], Float[Array, " m"]]:
+    """(F, G) at θ: mean over tasks of the adapted policies' loss and constraint on frozen data."""
+
+    def task(batches: Batch, alphas: Float[Array, " K"], last: Batch):
+        phi = replay(policy, theta, batches, alphas, inner, meta_gradient)
+        return surrogates(policy, phi, last)
+
+    L_R, c = jax.vmap(task, in_axes=(1, 1, 0))(walk.batches, walk.alphas, walk.last)
+    return jnp.mean(L_R), jnp.mean(c, axis=0)
+
+
+def meta_update(
+    policy: GaussianPolicy,
+    theta: Float[Array, " n"],
+    walk: Walk,
+    settings: MetaSettings,
+    inner: TrustRegionSettings,
+    outer: TrustRegionSettings,
+) -> tuple[Float[Array, " n"], StepStats]:
+    """The outer constrained step with its line search: KL at θ, and (F, G) recomputed through all K steps."""
+
+    def objective(p: Float[Array, " n"]):
+        return meta_objective(policy, p, walk, inner, settings.meta_gradient)
+
+    before, pullback = jax.vjp(objective, theta)
+    m = before[1].shape[0]
+    unit = jnp.eye(m + 1, dtype=theta.dtype)
+    (rows,) = jax.vmap(pullback)((unit[:, 0], unit[:, 1:]))
+    states = pooled(walk.first)
+    problem = Problem(
+        rows[0],
+        rows[1:],
+        before[1],
+        metric(policy, theta, states, outer),
+        jnp.asarray(outer.max_kl, theta.dtype),
+    )
+    solution = solve(problem, cg=cg_settings(outer))
+
+    def accept(alpha: Float[Array, ""]) -> Bool[Array, ""]:
+        new = theta + alpha * solution.step
+        return acceptable(solution.case, before, objective(new), kl(policy, theta, new, states), outer.max_kl)
+
+    alpha, accepted, _ = backtrack(accept, outer.backtrack_ratio, outer.backtracks)
+    new = theta + alpha * solution.step
+    return new, step_stats(solution, alpha, accepted, kl(policy, theta, new, states), before, objective(new))
+
+
+def pooled(batch: Batch) -> Batch:
+    """The data of M tasks as that of one, every task with the same share. c is averaged."""
+    M = batch.weight.shape[0]
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+    return eqx.tree_at(
+        lambda b: (b.weight, b.cost_weight, b.c),
+        flat,
+        (flat.weight / M, flat.cost_weight / M, jnp.mean(batch.c, axis=0)),
+    )

@@ -1,0 +1,239 @@
+"""All settings of a run: one typed tree, read from TOML and the command line, saved with the run.
+
+A `Config` that exists is valid: types and ranges are checked when it is made, and nothing changes it afterwards.
+Everything that is wrong is a `ConfigError` whose one line names the field, the value and what is allowed.
+"""
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import tomli_w
+import tyro
+
+from metacpo.adaptation import AdaptationSettings
+from metacpo.algorithms.meta import MetaSettings
+from metacpo.algorithms.trust_region import TrustRegionSettings
+from metacpo.envs import ENVIRONMENTS, PHYSICS, Environment, make
+from metacpo.estimation import EstimationSettings
+from metacpo.learner import Learner
+from metacpo.policies import GaussianPolicy
+from metacpo.tasks import TaskDistribution
+
+PRESETS = files("metacpo") / "presets"
+AlgorithmName = Literal["meta-cpo", "cpo", "meta-trpo", "trpo"]
+
+
+class ConfigError(Exception):
+    """A setting that is not allowed; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """An algorithm as a composition: with or without inner steps, with or without the constraint."""
+
+    meta: bool
+    constrained: bool
+
+
+ALGORITHMS: dict[str, Algorithm] = {
+    "meta-cpo": Algorithm(meta=True, constrained=True),
+    "cpo": Algorithm(meta=False, constrained=True),
+    "meta-trpo": Algorithm(meta=True, constrained=False),
+    "trpo": Algorithm(meta=False, constrained=False),
+}
+
+# What every number must lie in, by dotted name. One notation for the check and for the message.
+RANGES = {
+    "seed": "[0, 4294967295]",
+    "iterations": "[1, inf)",
+    "cost_limit": "[0, inf)",
+    "hidden": "[1, inf)",
+    "initial_std": "(0, inf)",
+    "checkpoint_every": "[1, inf)",
+    "meta.tasks": "[1, inf)",
+    "meta.steps": "[0, inf)",
+    "meta.episodes": "[1, inf)",
+    "estimation.gamma": "(0, 1]",
+    "estimation.lam": "[0, 1]",
+    "estimation.cost_gamma": "(0, 1]",
+    "estimation.cost_lam": "[0, 1]",
+    "estimation.cost_margin": "[0, inf)",
+    "adaptation.steps": "[0, inf)",
+    "adaptation.episodes": "[1, inf)",
+    "adaptation.eval_episodes": "[1, inf)",
+    "adaptation.tasks": "[1, inf)",
+} | {
+    f"{region}.{name}": allowed
+    for region in ("inner", "outer")
+    for name, allowed in {
+        "max_kl": "(0, inf)",
+        "damping": "[0, inf)",
+        "cg_iterations": "[1, inf)",
+        "cg_tolerance": "[0, inf)",
+        "fisher_stride": "[1, inf)",
+        "backtrack_ratio": "(0, 1)",
+        "backtracks": "[0, inf)",
+    }.items()
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is trained, on what, for how long; the preset gives the values that are not set."""
+
+    preset: tyro.conf.Suppress[str] = "point-circle"
+    env: str = "point-circle"
+    """Family of tasks."""
+    physics: str = "mujoco"
+    """Engine that advances the bodies."""
+    algorithm: AlgorithmName = "meta-cpo"
+    """cpo and trpo pool the tasks (no inner steps); *trpo ignore the cost."""
+    seed: int = 0
+    """Of everything random in the training."""
+    iterations: int = 300
+    """Meta-iterations."""
+    cost_limit: float = 25.0
+    """Limit h on the cost that estimation.cost_measure names, in its units."""
+    hidden: tuple[int, ...] = (32, 16)
+    """Widths of the policy's tanh layers."""
+    initial_std: float = 0.6
+    """Standard deviation of the first policy's actions."""
+    checkpoint_every: int = 20
+    """Meta-iterations between two checkpoints."""
+    meta: MetaSettings = field(default_factory=MetaSettings)
+    estimation: EstimationSettings = field(default_factory=EstimationSettings)
+    inner: TrustRegionSettings = field(default_factory=TrustRegionSettings)
+    outer: TrustRegionSettings = field(default_factory=TrustRegionSettings)
+    adaptation: AdaptationSettings = field(default_factory=AdaptationSettings)
+
+    def __post_init__(self):
+        for item, kind in _fields(Config):
+            _read(kind, getattr(self, item), item)
+        for name, allowed in (("env", ENVIRONMENTS), ("physics", PHYSICS)):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name}: {getattr(self, name)!r} is not one of {', '.join(allowed)}")
+
+    @staticmethod
+    def preset(name: str, **overrides: Any) -> "Config":
+        """The shipped preset `name`; an override replaces a field, or with a mapping parts of a section."""
+        if name not in presets():
+            raise ConfigError(f"preset: {name!r} is not one of {', '.join(presets())}")
+        data = tomllib.loads((PRESETS / f"{name}.toml").read_text(encoding="utf-8"))
+        return _read(Config, _merged({"preset": name} | data, overrides), "")
+
+    @staticmethod
+    def load(path: Path) -> "Config":
+        """The settings in a TOML file; what the file leaves out has its default."""
+        try:
+            data = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(f"{path}: missing") from None
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"{path}: cannot be read ({error})") from None
+        return _read(Config, data, "")
+
+    def save(self, path: Path) -> None:
+        """Every setting, also those at their default: a run must not change with the library's defaults."""
+        path.write_text(tomli_w.dumps(dataclasses.asdict(self)), encoding="utf-8")
+
+
+def presets() -> list[str]:
+    """Names of the shipped presets."""
+    return sorted(
+        path.name.removesuffix(".toml") for path in PRESETS.iterdir() if path.name.endswith(".toml")
+    )
+
+
+class LimitedEnvironment:
+    """An environment whose tasks carry another cost limit than the family's own; all else is the family's."""
+
+    def __init__(self, env: Environment, cost_limit: float):
+        self._env, self._cost_limit = env, cost_limit
+
+    @property
+    def tasks(self) -> TaskDistribution:
+        return self._env.tasks.with_cost_limit((self._cost_limit,) * len(self._env.cost_names))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._env, name)
+
+
+def build(config: Config) -> Learner:
+    """What learns under these settings."""
+    algorithm = ALGORITHMS[config.algorithm]
+    env = LimitedEnvironment(make(config.env, config.physics), config.cost_limit)
+    return Learner(
+        env=env,
+        policy=GaussianPolicy(env.observation_size, env.action_size, config.hidden, config.initial_std),
+        estimation=config.estimation,
+        meta=config.meta if algorithm.meta else dataclasses.replace(config.meta, steps=0),
+        inner=config.inner,
+        outer=config.outer,
+        constrained=algorithm.constrained,
+    )
+
+
+def _fields(cls: type) -> list[tuple[str, Any]]:
+    """Names and types of a dataclass's fields."""
+    hints = get_type_hints(cls)
+    return [(item.name, hints[item.name]) for item in fields(cls)]
+
+
+def _read(kind: Any, value: Any, name: str) -> Any:
+    """`value` (plain data as TOML has it, or settings) as the type `kind`; `name` is its dotted name."""
+    if is_dataclass(kind):
+        return _read_section(kind, value, name)
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise ConfigError(f"{name}: {value!r} is not one of {', '.join(get_args(kind))}")
+        return value
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{name}: {value!r} is not a list")
+        return tuple(_read(get_args(kind)[0], item, name) for item in value)
+    accepted, words = {
+        bool: (bool, "true or false"),
+        int: (int, "a whole number"),
+        float: (float | int, "a number"),
+        str: (str, "a text"),
+    }[kind]
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+        raise ConfigError(f"{name}: {value!r} is not {words}")
+    if kind in (int, float) and not _within(value, RANGES[name]):
+        raise ConfigError(f"{name}: {value!r} is not in {RANGES[name]}")
+    return kind(value)
+
+
+def _read_section(kind: Any, value: Any, name: str) -> Any:
+    """A settings dataclass from a mapping of some of its fields, or one that exists, checked field by field."""
+    known = dict(_fields(kind))
+    if isinstance(value, kind):
+        value = {item: getattr(value, item) for item in known}
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{name}: {value!r} is not a section of settings")
+    dotted = {item: f"{name}.{item}" if name else item for item in value}
+    for item in value:
+        if item not in known:
+            raise ConfigError(f"{dotted[item]}: unknown setting; allowed: {', '.join(known)}")
+    return kind(**{item: _read(known[item], value[item], dotted[item]) for item in value})
+
+
+def _within(value: float, allowed: str) -> bool:
+    """Whether a number lies in an interval such as "(0, 1]"; NaN lies in none."""
+    low, high = (float(end) for end in allowed[1:-1].split(","))
+    above = value > low if allowed[0] == "(" else value >= low
+    return above and (value < high if allowed[-1] == ")" else value <= high)
+
+
+def _merged(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """`data` with `overrides` in place; sections merge, everything else is replaced."""
+    merged = dict(data)
+    for name, value in overrides.items():
+        section = isinstance(value, Mapping) and isinstance(merged.get(name, {}), Mapping)
+        merged[name] = _merged(merged.get(name, {}), value) if section else value
+    return merged

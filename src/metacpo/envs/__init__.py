@@ -1,0 +1,25 @@
+"""Families of safe-control tasks, by name."""
+
+from collections.abc import Callable
+
+from metacpo.envs.base import Environment, State
+from metacpo.envs.circle import PointCircle
+
+ENVIRONMENTS: dict[str, Callable[[], Environment]] = {"point-circle": PointCircle}
+PHYSICS = ("mujoco",)
+
+
+class UnknownEnvironment(ValueError):
+    """An unknown environment or physics engine; the message names what is allowed."""
+
+
+def make(name: str, physics: str = "mujoco") -> Environment:
+    """The environment registered as `name`, e.g. `make("point-circle")`."""
+    if name not in ENVIRONMENTS:
+        raise UnknownEnvironment(f"env: {name!r} is not one of {', '.join(ENVIRONMENTS)}")
+    if physics not in PHYSICS:
+        raise UnknownEnvironment(f"physics: {physics!r} is not one of {', '.join(PHYSICS)}")
+    return ENVIRONMENTS[name]()
+
+
+__all__ = ["ENVIRONMENTS", "PHYSICS", "Environment", "UnknownEnvironment", "State", "make"]

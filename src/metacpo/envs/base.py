@@ -1,0 +1,54 @@
+"""What an environment is: pure functions of (task, state, action) and the facts about their shapes."""
+
+from typing import Protocol
+
+import equinox as eqx
+from jaxtyping import Array, Bool, Float, Int32, Key
+
+from metacpo.envs.physics import PhysicsState
+from metacpo.tasks import Task, TaskDistribution
+
+
+class State(eqx.Module):
+    """One world after a reset or a step. reward and cost belong to the step that led here (0 after a reset).
+
+    An episode's end is three facts: terminated (the task is over: nothing to bootstrap), truncated (only
+    the time is over: the value of `obs` is bootstrapped) and `obs` itself, which is never replaced by a reset.
+    """
+
+    physics: PhysicsState
+    obs: Float[Array, "*batch O"]
+    reward: Float[Array, "*batch"]
+    cost: Float[Array, "*batch m"]
+    terminated: Bool[Array, "*batch"]
+    truncated: Bool[Array, "*batch"]
+    steps: Int32[Array, "*batch"]
+
+
+class Environment(Protocol):
+    """The contract between a family of tasks and everything that learns on it. Batched by vmap."""
+
+    @property
+    def observation_size(self) -> int: ...
+
+    @property
+    def action_size(self) -> int: ...
+
+    @property
+    def episode_length(self) -> int:
+        """Steps until truncation."""
+        ...
+
+    @property
+    def cost_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def tasks(self) -> TaskDistribution: ...
+
+    def reset(self, task: Task, key: Key[Array, ""]) -> State: ...
+
+    def step(self, task: Task, state: State, action: Float[Array, " A"]) -> State: ...
+
+    def position(self, state: State) -> Float[Array, "*batch 2"]:
+        """Top-down position in metres, for path plots."""
+        ...

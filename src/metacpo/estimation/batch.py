@@ -1,0 +1,149 @@
+"""Everything that an update needs of a set of episodes: a fixed batch, and what its numbers mean."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from metacpo.estimation.critics import fit_values
+from metacpo.estimation.returns import discounts, gae
+from metacpo.policies import Normaliser
+from metacpo.rollout import Trajectory
+
+CostMeasure = Literal["episode", "discounted"]
+
+
+@dataclass(frozen=True)
+class EstimationSettings:
+    """How returns, costs and advantages are estimated.
+
+    cost_measure says which cost the limit limits: "episode" (Σ c_t) or "discounted" (Σ γᵗ c_t).
+    cost_margin is the safety margin on the measured cost, in standard errors of its mean over the batch.
+    """
+
+    gamma: float = 0.99
+    lam: float = 0.95
+    cost_gamma: float = 0.99
+    cost_lam: float = 0.95
+    cost_measure: CostMeasure = "episode"
+    cost_margin: float = 0.0
+
+
+class Batch(eqx.Module):
+    """N steps on one task with all that is constant under an update (the data D^k). Leading axis M for tasks.
+
+    c is the constraint's value at the policy that made the data, in per-step units (DESIGN.md §3).
+    weight and cost_weight sum to 1 over the steps; cost_weight carries γᵗ under the discounted measure.
+    """
+
+    z: Float[Array, "*M N O"]
+    action: Float[Array, "*M N A"]
+    log_prob: Float[Array, "*M N"]
+    reward_advantage: Float[Array, "*M N"]
+    cost_advantage: Float[Array, "*M N m"]
+    weight: Float[Array, "*M N"]
+    cost_weight: Float[Array, "*M N"]
+    c: Float[Array, "*M m"]
+
+
+class EpisodeStats(eqx.Module):
+    """Means over the episodes of a trajectory; undiscounted unless the name says otherwise."""
+
+    episode_return: Float[Array, "*M"]
+    episode_cost: Float[Array, "*M m"]
+    discounted_cost: Float[Array, "*M m"]
+    length: Float[Array, "*M"]
+    nonfinite: Float[Array, "*M"]
+    obs_mean: Float[Array, "*M O"]
+    obs_var: Float[Array, "*M O"]
+
+
+def episode_stats(trajectory: Trajectory, gamma: float) -> EpisodeStats:
+    """Return and cost per episode, averaged over the B episodes of one task."""
+    weights = discounts(gamma, trajectory.reward.shape[0])[:, None, None]
+    seen = _normalised(trajectory.valid)[..., None]
+    obs_mean = jnp.sum(seen * trajectory.obs, axis=(0, 1))
+    return EpisodeStats(
+        episode_return=jnp.mean(jnp.sum(trajectory.reward, axis=0)),
+        episode_cost=jnp.mean(jnp.sum(trajectory.cost, axis=0), axis=0),
+        discounted_cost=jnp.mean(jnp.sum(weights * trajectory.cost, axis=0), axis=0),
+        length=jnp.mean(jnp.sum(trajectory.valid, axis=0)),
+        nonfinite=trajectory.nonfinite,
+        obs_mean=obs_mean,
+        obs_var=jnp.sum(seen * (trajectory.obs - obs_mean) ** 2, axis=(0, 1)),
+    )
+
+
+def make_batch(
+    trajectory: Trajectory,
+    normaliser: Normaliser,
+    cost_limit: Float[Array, " m"],
+    settings: EstimationSettings,
+) -> tuple[Batch, EpisodeStats]:
+    """The batch of one task's trajectory under limit h, and what its episodes earned and cost.
+
+    Reward advantages are standardised (a step does not depend on the scale of g); cost advantages are only
+    centred, because their scale is the constraint's unit.
+    """
+    z, z_final = normaliser(trajectory.obs), normaliser(trajectory.final_obs)
+    valid = trajectory.valid
+    episodic = settings.cost_measure == "episode"
+
+    def advantage(signal: Array, gamma: float, lam: float, bootstrap: bool) -> Array:
+        v, v_final = fit_values(trajectory, z, z_final, signal, gamma, bootstrap)
+        estimate = jax.vmap(gae, in_axes=(1, 1, 0, 1, 0, None), out_axes=1)
+        return estimate(signal, v, v_final, valid, trajectory.terminated, (gamma, lam))
+
+    # γ_C = 1 counts the cost until the episode's end, where it stops: nothing to bootstrap.
+    per_cost = jax.vmap(
+        lambda s: advantage(s, settings.cost_gamma, settings.cost_lam, settings.cost_gamma < 1), 2, 2
+    )
+    cost_advantage = per_cost(trajectory.cost)
+    reward_advantage = advantage(trajectory.reward, settings.gamma, settings.lam, True)
+
+    weight = _normalised(valid)
+    fade = discounts(settings.gamma, valid.shape[0])[:, None]
+    cost_weight = weight if episodic else _normalised(valid * fade)
+    reward_advantage = reward_advantage - jnp.sum(weight * reward_advantage)
+    spread = jnp.sqrt(jnp.sum(weight * reward_advantage**2))
+    cost_advantage = cost_advantage - jnp.sum(cost_weight[..., None] * cost_advantage, axis=(0, 1))
+    stats = episode_stats(trajectory, settings.gamma)
+    batch = Batch(
+        z=_flat(z),
+        action=_flat(trajectory.action),
+        log_prob=_flat(trajectory.log_prob),
+        reward_advantage=_flat(reward_advantage / (spread + 1e-8)),
+        cost_advantage=_flat(cost_advantage),
+        weight=_flat(weight),
+        cost_weight=_flat(cost_weight),
+        c=constraint_value(trajectory, stats, cost_limit, settings),
+    )
+    return batch, stats
+
+
+def constraint_value(
+    trajectory: Trajectory, stats: EpisodeStats, cost_limit: Float[Array, " m"], settings: EstimationSettings
+) -> Float[Array, " m"]:
+    """c in per-step units: (J_C − h)/T̄ for the episode measure, (1 − γ)(J_C − h) for the discounted one.
+
+    J_C is the mean over the batch plus `cost_margin` standard errors of that mean.
+    """
+    cost, unit = trajectory.cost, 1.0 / jnp.maximum(stats.length, 1.0)
+    if settings.cost_measure == "discounted":
+        cost = cost * discounts(settings.gamma, cost.shape[0])[:, None, None]
+        unit = 1.0 - settings.gamma
+    per_episode = jnp.sum(cost, axis=0)
+    error = jnp.std(per_episode, axis=0) / jnp.sqrt(jnp.asarray(max(per_episode.shape[0] - 1, 1), cost.dtype))
+    return unit * (jnp.mean(per_episode, axis=0) + settings.cost_margin * error - cost_limit)
+
+
+def _normalised(weight: Float[Array, "T B"]) -> Float[Array, "T B"]:
+    return weight / jnp.maximum(jnp.sum(weight), 1e-8)
+
+
+def _flat(x: Array) -> Array:
+    """[T, B, ...] as [T·B, ...]."""
+    return x.reshape(-1, *x.shape[2:])

@@ -1,0 +1,36 @@
+"""The functions of φ whose gradients are g and b: importance-ratio surrogates on a fixed batch (LVC)."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from metacpo.estimation.batch import Batch
+from metacpo.policies import GaussianPolicy
+
+
+def surrogates(
+    policy: GaussianPolicy, phi: Float[Array, " n"], batch: Batch
+) -> tuple[Float[Array, ""], Float[Array, " m"]]:
+    """(L_R, c) at φ: what is minimised and what must be ≤ 0.
+
+        L_R(φ) = −Σ weight · ρ · Â_R                  loss, per step; advantages in standard deviations
+        c(φ)   = c(φ_data) + L_C(φ) − L_C(φ_data)     cost per step,  L_C = Σ cost_weight · ρ · Â_C
+
+    ρ = π_φ(a|s)/π_data(a|s) against the stored probabilities, so that second derivatives on fixed data keep the
+    term that a log-probability surrogate loses (LVC; Rothfuss et al. 2019).
+    """
+    ratio = jnp.exp(policy(phi, batch.z).log_prob(batch.action) - batch.log_prob)
+    L_R = -jnp.sum(batch.weight * ratio * batch.reward_advantage)
+    change = jnp.sum((batch.cost_weight * (ratio - 1.0))[:, None] * batch.cost_advantage, axis=0)
+    return L_R, batch.c + change
+
+
+def constraint(policy: GaussianPolicy, phi: Float[Array, " n"], batch: Batch) -> Float[Array, " m"]:
+    """c(φ) alone."""
+    return surrogates(policy, phi, batch)[1]
+
+
+def kl(
+    policy: GaussianPolicy, phi: Float[Array, " n"], phi_new: Float[Array, " n"], batch: Batch
+) -> Float[Array, ""]:
+    """Mean over the batch's states of KL(π_φ ‖ π_φ'), in nats."""
+    return jnp.sum(batch.weight * policy(phi, batch.z).kl(policy(phi_new, batch.z)))

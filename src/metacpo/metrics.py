@@ -1,0 +1,137 @@
+"""What a run logs: the meaning of every tag, and the writer of metrics.csv and the TensorBoard events."""
+
+import csv
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tensorboardX import SummaryWriter
+
+FILE = "metrics.csv"
+COUNTERS = ("iteration", "env_steps", "seconds")
+
+
+class MetricsError(Exception):
+    """A metrics.csv that cannot be continued; the message is one line that names the file."""
+
+
+@dataclass(frozen=True)
+class Tag:
+    """The unit of a logged number and what it says. "adapted" is after the last inner step, φ^K."""
+
+    unit: str
+    description: str
+
+
+# {k} stands for the number of an inner step, {case} for a name of metacpo.solver.Case.
+TAGS = {
+    "Metrics/EpRet": Tag("return", "Mean undiscounted return of an episode, adapted."),
+    "Metrics/EpCost": Tag("cost", "Mean undiscounted cost of an episode, adapted."),
+    "Metrics/DiscountedCost": Tag("cost", "Mean discounted cost of an episode, adapted."),
+    "Metrics/CostLimit": Tag("cost", "Mean limit of the tasks, on the cost measure of the run."),
+    "Metrics/SatisfiedFraction": Tag("1", "Share of the tasks whose adapted cost is within the limit."),
+    "Metrics/EpLen": Tag("steps", "Mean length of an episode."),
+    "Metrics/NonFinite": Tag("worlds", "Worlds left out because something in them was not finite."),
+    "Train/KL": Tag("nat", "Mean KL divergence of an inner update."),
+    "Train/PolicyStd": Tag("action", "Mean standard deviation of the meta-policy's actions."),
+    "Train/CostPromised": Tag(
+        "cost", "Mean change of the limited cost that an inner update's surrogate predicts."
+    ),
+    "Train/CostRealised": Tag("cost", "Mean change of the limited cost that came true in the next batch."),
+    "Train/LossPromised": Tag("1", "Mean change of the loss L_R that an inner update's surrogate predicts."),
+    "Train/ReturnPromised": Tag(
+        "return", "Mean change of the return that an inner update's surrogate predicts."
+    ),
+    "Train/ReturnRealised": Tag("return", "Mean change of the return that came true in the next batch."),
+    "Meta/KL": Tag("nat", "KL divergence of the outer update."),
+    "Meta/Case": Tag("case", "Case of the outer step, the number of a metacpo.solver.Case."),
+    "Meta/Accepted": Tag("1", "1 if the line search accepted the outer step."),
+    "Meta/Alpha": Tag("1", "Factor of the outer step that the line search chose."),
+    "Meta/CGResidual": Tag("1", "Relative residual of conjugate gradients in the outer step."),
+    "Meta/Edge": Tag("1", "1 if the outer step's derivative is at an edge where it was bounded."),
+    "Meta/LossPromised": Tag("1", "Change of the meta-loss that the outer step's surrogate predicts."),
+    "Meta/CostPromised": Tag("cost", "Change of the limited cost that the outer step's surrogate predicts."),
+    "Misc/Rejected": Tag("updates", "Inner updates that the line search rejected."),
+    "Misc/Edge": Tag("updates", "Inner updates whose derivative is at an edge where it was bounded."),
+    "Misc/CGResidual": Tag("1", "Mean relative residual of conjugate gradients in the inner updates."),
+    "Misc/Alpha": Tag("1", "Mean factor that the line search chose in the inner updates."),
+    "Misc/Case/{case}": Tag("updates", "Inner updates that ended in this case of the constrained step."),
+    "Adapt/step{k}/EpRet": Tag("return", "Mean undiscounted return of an episode after k inner updates."),
+    "Adapt/step{k}/EpCost": Tag("cost", "Mean undiscounted cost of an episode after k inner updates."),
+    "Adapt/step{k}/DiscountedCost": Tag("cost", "Mean discounted cost of an episode after k inner updates."),
+}
+
+
+def describe(tag: str) -> Tag:
+    """The entry of TAGS for a column of metrics.csv. Raises KeyError for a tag that nobody has described."""
+    general = re.sub(r"^Adapt/step\d+/", "Adapt/step{k}/", tag)
+    return TAGS[re.sub(r"^Misc/Case/\w+$", "Misc/Case/{case}", general)]
+
+
+class MetricsWriter:
+    """One row per meta-iteration, on disk before the next one starts. Use it in a `with`."""
+
+    def __init__(self, run_dir: Path, resume_at: int = 0):
+        """Rows after iteration `resume_at` are dropped: the run continues there and will write them again.
+
+        env_steps and seconds then are those of the last row that is left.
+        """
+        self._path = run_dir / FILE
+        self._columns, self.env_steps, self.seconds = _rewind(self._path, resume_at)
+        self._file = self._path.open("a", newline="", encoding="utf-8")
+        purge_step = resume_at + 1 if resume_at else None
+        self._events = SummaryWriter(str(run_dir / "tb"), purge_step=purge_step, flush_secs=10)
+
+    def __enter__(self) -> "MetricsWriter":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+        self._events.close()
+
+    def write(self, iteration: int, env_steps: int, seconds: float, row: Mapping[str, np.ndarray]) -> None:
+        """Append the numbers of one meta-iteration, written so that they are read back as the same float32."""
+        writer = csv.writer(self._file)
+        columns = [*COUNTERS, *sorted(row)]
+        if not self._columns:
+            writer.writerow(columns)
+            self._columns = columns
+        if columns != self._columns:
+            raise MetricsError(f"{self._path}: its columns are not those that this version logs")
+        values = {tag: np.asarray(value)[()] for tag, value in row.items()}
+        writer.writerow([iteration, env_steps, f"{seconds:.3f}", *(str(values[tag]) for tag in columns[3:])])
+        self._file.flush()
+        self.env_steps, self.seconds = env_steps, seconds
+        for tag, value in values.items():
+            about = describe(tag)
+            self._events.add_scalar(
+                tag, float(value), iteration, summary_description=f"{about.description} [{about.unit}]"
+            )
+
+
+def _rewind(path: Path, iteration: int) -> tuple[list[str], int, float]:
+    """Cut the file after the row of `iteration`; its columns, and env_steps and seconds of that row."""
+    if iteration == 0:
+        path.unlink(missing_ok=True)
+        return [], 0, 0.0
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *rows = csv.reader(file)
+        kept = [row for row in rows if int(row[0]) <= iteration]
+        last, env_steps, seconds = int(kept[-1][0]), int(kept[-1][1]), float(kept[-1][2])
+    except FileNotFoundError:
+        raise MetricsError(f"{path}: missing") from None
+    except (ValueError, IndexError):
+        raise MetricsError(f"{path}: damaged, it has no row of iteration {iteration}") from None
+    if last != iteration:
+        raise MetricsError(
+            f"{path}: ends at iteration {last}, before the checkpoint of iteration {iteration}"
+        )
+    part = path.with_suffix(".csv.part")
+    with part.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *kept])
+    os.replace(part, path)
+    return header, env_steps, seconds

@@ -1,0 +1,87 @@
+"""Episodes of a policy on a task, compiled: one `lax.scan` over time, one host call a step for all worlds."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Key
+
+from metacpo.envs.base import Environment, State
+from metacpo.policies import GaussianPolicy, Normaliser
+from metacpo.tasks import Task
+
+
+class Trajectory(eqx.Module):
+    """B whole episodes of at most T steps on one task, one episode a column; time first.
+
+    obs[t] is what action[t] was chosen from; reward[t] and cost[t] followed it. valid[t] is 0 from the step
+    after an episode's end on, and from the first step on that was not finite (that step included).
+    final_obs is the observation after the last valid step, whether it ended the episode by termination
+    (`terminated`: nothing to bootstrap) or by truncation.
+    """
+
+    obs: Float[Array, "*M T B O"]
+    action: Float[Array, "*M T B A"]
+    log_prob: Float[Array, "*M T B"]
+    reward: Float[Array, "*M T B"]
+    cost: Float[Array, "*M T B m"]
+    valid: Float[Array, "*M T B"]
+    terminated: Bool[Array, "*M B"]
+    final_obs: Float[Array, "*M B O"]
+    nonfinite: Float[Array, "*M"]  # worlds that had to be masked out
+    position: Float[Array, "*M T B 2"]  # metres, after the step
+
+
+def rollout(
+    env: Environment,
+    policy: GaussianPolicy,
+    phi: Float[Array, " n"],
+    normaliser: Normaliser,
+    task: Task,
+    key: Key[Array, ""],
+    episodes: int,
+) -> Trajectory:
+    """`episodes` episodes of π_φ on `task`. vmap over (phi, task, key) for several tasks at once."""
+    reset_key, action_key = jax.random.split(key)
+    reset_keys = jax.random.split(reset_key, episodes)
+    start = jax.vmap(env.reset, in_axes=(None, 0))(task, reset_keys)
+    noise_shape = (env.episode_length, episodes, env.action_size)
+    noise = jax.random.normal(action_key, noise_shape)
+
+    def step(carry: tuple[State, Array], eps: Float[Array, "B A"]):
+        state, alive = carry
+        pi = policy(phi, normaliser(state.obs))
+        action = pi.mean + jnp.exp(pi.log_std) * eps
+        after = jax.vmap(env.step, in_axes=(None, 0, 0))(task, state, action)
+        finite = _finite(after)
+        valid = alive & finite
+        record = dict(
+            obs=state.obs,
+            action=action,
+            log_prob=pi.log_prob(action),
+            reward=jnp.where(valid, after.reward, 0.0),
+            cost=jnp.where(valid[:, None], after.cost, 0.0),
+            valid=valid.astype(jnp.float32),
+            position=env.position(after),
+        )
+        # A world that ended, or broke, stays at its last good state.
+        kept = jax.tree.map(lambda new, old: jnp.where(_along(valid, new), new, old), after, state)
+        return (kept, valid & ~after.terminated & ~after.truncated), (record, alive & ~finite)
+
+    alive = jnp.ones(episodes, bool)
+    (last, _), (record, broken) = jax.lax.scan(step, (start, alive), noise)
+    return Trajectory(
+        **record,
+        terminated=last.terminated,
+        final_obs=last.obs,
+        nonfinite=jnp.sum(broken, dtype=jnp.float32),
+    )
+
+
+def _finite(state: State) -> Bool[Array, " B"]:
+    """Whether everything that a learner would see of a world is a number."""
+    parts = [state.obs, state.cost, state.reward[:, None]]
+    return jnp.all(jnp.isfinite(jnp.concatenate(parts, axis=1)), axis=1)
+
+
+def _along(mask: Bool[Array, " B"], like: Array) -> Array:
+    return mask.reshape(mask.shape + (1,) * (like.ndim - 1))

@@ -1,0 +1,88 @@
+"""What differs between the CMDPs of a family: a task, and the distributions that tasks are drawn from."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key, Shaped
+
+SPLITS = ("train", "held-out", "shifted")
+
+
+class Task(eqx.Module):
+    """One task, an argument of every environment function (never a mutation).
+
+    cost_limit: h_j of each of the m constraints, in the units of the cost measure that the run limits.
+    params: the family's physical parameters by name, SI units.
+    """
+
+    cost_limit: Float[Array, "*batch m"]
+    params: dict[str, Float[Array, "*batch"]]
+
+
+class TaskError(ValueError):
+    """A task that the family does not allow; the message names the field, the value and what is allowed."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter's allowed range (low excluded if `positive`), its reference value and its unit."""
+
+    default: float
+    low: float
+    high: float
+    unit: str
+
+
+@dataclass(frozen=True)
+class TaskDistribution:
+    """Tasks of one family: `train` and `held-out` share a distribution, `shifted` has another.
+
+    draw maps "train" and "shifted" to a sampler of the parameters. Held-out tasks are fresh draws from the
+    train ranges: the split is folded into the key, so no training run sees them.
+    """
+
+    parameters: Mapping[str, Parameter]
+    draw: Mapping[str, Callable[[Key[Array, ""]], dict[str, Float[Array, ""]]]]
+    cost_limit: tuple[float, ...]
+
+    def sample(self, key: Key[Array, ""], split: str = "train") -> Task:
+        """One task of `split`; vmap over keys for several. Raises TaskError for an unknown split."""
+        if split not in SPLITS:
+            raise TaskError(f"split: {split!r} is not one of {', '.join(SPLITS)}")
+        sampler = self.draw["shifted" if split == "shifted" else "train"]
+        params = sampler(jax.random.fold_in(key, SPLITS.index(split)))
+        return Task(jnp.asarray(self.cost_limit, jnp.float32), params)
+
+    def sample_batch(self, key: Key[Array, ""], count: int, split: str = "train") -> Task:
+        """`count` independent tasks, stacked on a leading axis."""
+        return jax.vmap(lambda k: self.sample(k, split))(jax.random.split(key, count))
+
+    def make(self, params: Mapping[str, object]) -> Task:
+        """The task with these parameters, reference values elsewhere. Raises TaskError on what is not allowed."""
+        for name in params:
+            if name not in self.parameters:
+                raise TaskError(f"task: unknown field {name!r}; allowed: {', '.join(self.parameters)}")
+        values = {name: params.get(name, field.default) for name, field in self.parameters.items()}
+        for name, value in values.items():
+            field = self.parameters[name]
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not np.isfinite(value) or not field.low <= value <= field.high:
+                raise TaskError(
+                    f"task.{name}: {value!r} is not in [{field.low:g}, {field.high:g}] {field.unit}"
+                )
+        arrays = {name: jnp.asarray(value, jnp.float32) for name, value in values.items()}
+        return Task(jnp.asarray(self.cost_limit, jnp.float32), arrays)
+
+    def with_cost_limit(self, cost_limit: tuple[float, ...]) -> "TaskDistribution":
+        """The same tasks under other limits."""
+        return replace(self, cost_limit=cost_limit)
+
+
+def with_cost_limit(task: Task, cost_limit: Shaped[Array, " m"]) -> Task:
+    """The same task (or batch of tasks) under other limits."""
+    limit = jnp.broadcast_to(cost_limit.astype(jnp.float32), task.cost_limit.shape)
+    return Task(limit, task.params)

@@ -1,0 +1,250 @@
+"""The training loop, and what surrounds it: a run folder, one compilation, checkpoints, signals.
+
+state ← init_state(seed)                         or the newest checkpoint
+repeat: state, metrics ← meta_iteration(state)   the paper's loop body, see learner.py
+        log metrics;  now and then: checkpoint
+"""
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+import jax
+import numpy as np
+from jax import Array
+from rich.console import Console
+
+from metacpo import checkpoint
+from metacpo.config import Config, ConfigError, build
+from metacpo.learner import Learner, TrainState, init_state, meta_iteration
+from metacpo.metrics import MetricsWriter
+from metacpo.progress import Row, progress
+from metacpo.solver import Case
+
+CONFIG = "config.toml"
+COMPILATION = "/jax/core/compile/backend_compile_duration"  # JAX's name of the event
+LIMITED_COST = {"episode": "Metrics/EpCost", "discounted": "Metrics/DiscountedCost"}
+Iterate = Callable[[TrainState], tuple[TrainState, dict[str, Array]]]
+
+
+class RunError(Exception):
+    """A run folder that cannot be used; the message is one line."""
+
+
+class RunExistsError(RunError):
+    """A folder for a new run that is not empty: runs are never overwritten."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder with what it holds, at the newest checkpoint."""
+
+    path: Path
+    config: Config
+    learner: Learner
+    state: TrainState
+    compilations: dict[str, int] = field(default_factory=dict)  # by function, of this session's loop
+
+    @property
+    def finished(self) -> bool:
+        """Whether all meta-iterations are done; if not, the run was interrupted."""
+        return int(self.state.iteration) >= self.config.iterations
+
+
+def train(config: Config, run_dir: Path) -> Run:
+    """Train from the beginning into a new folder. An interrupt (Ctrl-C, SIGTERM) saves and returns."""
+    if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+        raise RunExistsError(f"run-dir: {str(run_dir)!r} exists; allowed: a new or an empty folder")
+    learner = build(config)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    config.save(run_dir / CONFIG)
+    return _continue(Run(run_dir, config, learner, init_state(learner, config.seed)))
+
+
+def resume(run_dir: Path) -> Run:
+    """Continue an interrupted run; its metrics are those of a run that nothing interrupted, bit for bit."""
+    return _continue(open_run(run_dir))
+
+
+def open_run(run_dir: Path) -> Run:
+    """The run in a folder at its newest checkpoint. Raises RunError or CheckpointError, naming the file."""
+    if not run_dir.is_dir():
+        raise RunError(f"{run_dir}: no such run folder")
+    try:
+        config = Config.load(run_dir / CONFIG)
+    except ConfigError as error:
+        where = "" if str(run_dir) in str(error) else f"{run_dir / CONFIG}: "
+        raise RunError(f"{where}{error}") from error
+    learner = build(config)
+    return Run(run_dir, config, learner, checkpoint.restore(run_dir, init_state(learner, config.seed)))
+
+
+def _continue(run: Run) -> Run:
+    """The loop, from the state that the run is in to its last meta-iteration or to a signal."""
+    console = Console()
+    config, state, start = run.config, run.state, int(run.state.iteration)
+    if run.finished:
+        console.print(f"all {start} meta-iterations are done", highlight=False)
+        return run
+    with (
+        MetricsWriter(run.path, start) as writer,
+        _stop_signals() as stop,
+        count_compilations() as compilations,
+    ):
+        clock = _Clock(writer.env_steps, writer.seconds)
+        iterate = compile_iteration(run.learner, state, console)
+        with progress(console) as display:
+            for iteration in range(start + 1, config.iterations + 1):
+                if stop.is_set():
+                    break
+                clock.start_lap()
+                state, metrics = iterate(state)
+                row = {tag: np.asarray(value) for tag, value in metrics.items()}  # waits for the device
+                clock.end_lap(_env_steps(run.learner, row))
+                writer.write(iteration, clock.env_steps, clock.seconds, row)
+                display.show(_shown(config, iteration, row, clock))
+                if iteration % config.checkpoint_every == 0:
+                    checkpoint.save(run.path, state)
+        if checkpoint.latest(run.path) != int(state.iteration):
+            checkpoint.save(run.path, state)
+    run = Run(run.path, config, run.learner, state, dict(compilations))
+    _say_how_it_ended(run, console)
+    return run
+
+
+def compile_iteration(learner: Learner, state: TrainState, console: Console) -> Iterate:
+    """`meta_iteration` of this learner as one executable, which cannot be compiled again behind our back.
+
+    JAX keeps what it compiled in a folder for the next process, but not functions that call the host, so it
+    keeps this one only where the physics is compiled too.
+    """
+    use_compilation_cache()
+    console.print("compiling the meta-iteration …", highlight=False)
+    begin = time.perf_counter()
+    # Full float32 products: an accelerator's default of fewer bits is not enough for conjugate gradients.
+    with jax.default_matmul_precision("highest"):
+        executable = jax.jit(meta_iteration, static_argnums=0).lower(learner, state).compile()
+    console.print(f"compiled in {time.perf_counter() - begin:.1f} s", highlight=False)
+    return executable
+
+
+def cache_dir() -> Path:
+    """Where compiled functions are kept: METACPO_CACHE_DIR, else `metacpo` in the user's cache folder."""
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("METACPO_CACHE_DIR") or user / "metacpo")
+
+
+def use_compilation_cache() -> None:
+    """Turn JAX's persistent compilation cache on, unless the user has chosen a folder already."""
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(cache_dir()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+@contextmanager
+def count_compilations() -> Iterator[Counter[str]]:
+    """How many times XLA compiled each function (or read it from the cache), by name, while this is open."""
+    counts: Counter[str] = Counter()
+
+    def listen(event: str, seconds: float, **about: str | int) -> None:
+        if event == COMPILATION:
+            counts[str(about.get("fun_name", "?")).removeprefix("jit(").removesuffix(")")] += 1
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield counts
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """The event that SIGINT and SIGTERM set. A second signal acts as it would without us: at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # only that one may handle signals
+        yield stop
+        return
+    before = {
+        number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGINT, signal.SIGTERM)
+    }
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        restore()
+
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield stop
+    finally:
+        restore()
+
+
+class _Clock:
+    """Environment steps and seconds of a run, compilation and earlier sessions included, and its pace."""
+
+    def __init__(self, env_steps: int, seconds: float):
+        self.env_steps = env_steps
+        self._begin = time.perf_counter() - seconds
+        self._lap = self._begin
+        self._laps: list[tuple[int, float]] = []
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._begin
+
+    def start_lap(self) -> None:
+        self._lap = time.perf_counter()
+
+    def end_lap(self, env_steps: int) -> None:
+        self.env_steps += env_steps
+        self._laps.append((env_steps, time.perf_counter() - self._lap))
+
+    @property
+    def pace(self) -> tuple[float, float]:
+        """(environment steps a second, seconds a meta-iteration), means over the last ten."""
+        steps, seconds = (sum(numbers) for numbers in zip(*self._laps[-10:], strict=True))
+        return steps / seconds, seconds / len(self._laps[-10:])
+
+
+def _env_steps(learner: Learner, row: dict[str, np.ndarray]) -> int:
+    """Steps in all episodes of one meta-iteration: M tasks × (K + 1) rollouts × B episodes × mean length."""
+    meta = learner.meta
+    return round(meta.tasks * (meta.steps + 1) * meta.episodes * float(row["Metrics/EpLen"]))
+
+
+def _shown(config: Config, iteration: int, row: dict[str, np.ndarray], clock: _Clock) -> Row:
+    """What the display shows of a row of metrics.csv."""
+    steps_per_second, seconds = clock.pace
+    return Row(
+        iteration=iteration,
+        iterations=config.iterations,
+        steps_per_second=steps_per_second,
+        episode_return=float(row["Metrics/EpRet"]),
+        cost=float(row[LIMITED_COST[config.estimation.cost_measure]]),
+        cost_limit=float(row["Metrics/CostLimit"]),
+        kl=float(row["Meta/KL"]),
+        case=Case(int(row["Meta/Case"])).name.lower(),
+        seconds_left=(config.iterations - iteration) * seconds,
+    )
+
+
+def _say_how_it_ended(run: Run, console: Console) -> None:
+    counts = ", ".join(f"{name} {count}" for name, count in sorted(run.compilations.items()))
+    console.print(f"compilations: {counts}", highlight=False, soft_wrap=True)
+    if not run.finished:
+        done = (
+            f"interrupted after {int(run.state.iteration)} of {run.config.iterations} meta-iterations, saved"
+        )
+        console.print(f"{done}; resume with: metacpo resume {run.path}", highlight=False, soft_wrap=True)

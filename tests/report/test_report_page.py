@@ -1,0 +1,221 @@
+"""The page is whole, self-contained and safe; what a run did not log is left out, in words."""
+
+import json
+import re
+import struct
+from html.parser import HTMLParser
+
+import matplotlib
+import numpy as np
+import pytest
+from synthetic_runs import CONFIG, write_run, write_table
+
+from metacpo.report import ReportError, write_readme_picture, write_report
+from metacpo.report.paths import share_words
+from metacpo.report.read import read_run
+from metacpo.report.tables import number, percent
+from metacpo.report.updates import case_counts, promises
+
+VOID = {"meta", "br", "img", "link", "input", "hr"}
+
+
+class Reader(HTMLParser):
+    """Checks that tags are balanced; collects ids, links, tags, headings and the text of table cells."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.links, self.tags, self.cells = [], [], [], set(), []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.ids += [value for name, value in attrs if name == "id"]
+        self.links += [value for name, value in attrs if name in ("src", "href", "xlink:href")]
+        if tag == "td":
+            self.cells.append("")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "td" in self.open:
+            self.cells[-1] += data
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    folder = write_run(tmp_path_factory.mktemp("report") / "run")
+    return write_report([folder])
+
+
+def test_default_place_and_size(report):
+    assert report.name == "report.html" and report.parent.name == "run"
+    assert report.stat().st_size < 1_500_000
+
+
+def test_page_is_balanced_and_self_contained(report):
+    text = report.read_text()
+    reader = Reader(text)
+    assert "http://" not in text and "https://" not in text and "@import" not in text
+    assert reader.links and all(link.startswith("#") for link in reader.links)
+    assert {link[1:] for link in reader.links} <= set(reader.ids)
+    assert set(re.findall(r"url\(#([^)]*)\)", text)) <= set(reader.ids)
+    assert len(reader.ids) == len(set(reader.ids))
+    assert not reader.tags & {"script", "link", "iframe", "img"}
+
+
+def test_every_colour_of_the_figures_follows_the_theme(report):
+    text = report.read_text()
+    assert "var(--cost)" in text and "DejaVu" not in text
+    used = set(re.findall(r"var\(--([a-z]+)\)", text))
+    assert used <= set(re.findall(r"--([a-z]+):", text))
+
+
+def test_page_depends_on_the_run_alone(report, tmp_path):
+    with matplotlib.rc_context({"axes.facecolor": "black", "lines.linewidth": 9, "font.family": "monospace"}):
+        again = write_report([report.parent], tmp_path / "again.html")
+        assert matplotlib.rcParams["lines.linewidth"] == 9
+    assert again.read_text() == report.read_text()
+
+
+def test_table_shows_the_hand_computed_verdict(report):
+    cells = Reader(report.read_text()).cells
+    assert cells[:6] == [
+        "held-out", "4", "11.5 → 41.5", "32.5 → 17.5limit 25", "6.50 → 3.50",
+        "1/4 → 4/451–100\u00a0% (95\u00a0% interval)",
+    ]  # fmt: skip
+    assert cells[11] == "0/4 → 1/45–70\u00a0% (95\u00a0% interval)"
+
+
+def test_sections_and_panels_are_all_there(report):
+    text = report.read_text()
+    for name in ("headline", "learning", "adaptation", "paths", "updates", "settings"):
+        assert f'<section id="{name}">' in text
+    assert text.count("<figure>") == 4 + 4 + 6 + 5
+    assert 'class="missing"' not in text
+    assert "above the limit of 25" in text and "within the limit of 25" in text
+
+
+def test_text_of_a_run_is_escaped(tmp_path):
+    evil = '<script>alert("1")</script>'
+    config = CONFIG.replace('"point-circle"', f"'{evil} $x$'")
+    folder = write_run(tmp_path / "_a<b>$", config=config)
+    for name in ("adaptation.csv", "paths.csv", "layout.json"):
+        path = folder / name
+        path.write_text(path.read_text().replace("shifted", "<i>s$t$"))
+    text = write_report([folder]).read_text()
+    assert "script" not in Reader(text).tags and "<i>" not in text and "<b>$" not in text
+    assert "&lt;script&gt;" in text and "&lt;i&gt;s$t$" in text
+
+
+def test_missing_optional_parts_are_said_in_a_line(tmp_path):
+    folder = write_run(tmp_path / "run", paths=False, config="")
+    write_table(folder / "metrics.csv", ["iteration", "env_steps", "seconds"], [[0, 1000, 1.5]])
+    text = write_report([folder]).read_text()
+    Reader(text)
+    for words in ("No learning curves", "No paths", "No facts about updates"):
+        assert f'<p class="missing">{words}' in text
+    assert text.count("<figure>") == 4  # adaptation curves alone
+
+
+def test_a_run_that_does_not_adapt(tmp_path):
+    folder = write_run(tmp_path / "run", paths=False)
+    path = folder / "adaptation.csv"
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([header, *[row for row in rows if row.split(",")[2] == "0"]]))
+    metrics = {
+        tag: values for tag, values in read_run(folder).metrics.items() if not tag.startswith(("Adapt", "Mi"))
+    }
+    write_table(folder / "metrics.csv", list(metrics), np.stack(list(metrics.values()), axis=1).tolist())
+    text = write_report([folder]).read_text()
+    assert Reader(text).cells[2] == "11.5"
+    assert "No cases of the constrained step" in text
+    assert "policy</text>" in text and "before adaptation</text>" not in text
+
+
+def test_tags_that_are_never_finite_do_not_break_the_page(tmp_path):
+    folder = write_run(tmp_path / "run", iterations=3, paths=False)
+    metrics = read_run(folder).metrics
+    for tag in metrics.keys() - {"iteration", "env_steps", "seconds"}:
+        metrics[tag][:] = np.nan
+    write_table(folder / "metrics.csv", list(metrics), np.stack(list(metrics.values()), axis=1).tolist())
+    Reader(write_report([folder]).read_text())
+
+
+def test_several_runs_share_one_page_in_their_parent(tmp_path):
+    runs = [
+        write_run(tmp_path / name, paths=False, seed=seed) for seed, name in enumerate(("first", "second"))
+    ]
+    path = runs[1] / "adaptation.csv"
+    header, *rows = path.read_text().splitlines()
+    fields = [row.split(",") for row in rows]
+    raised = [",".join([*row[:3], str(float(row[3]) + 4), *row[4:]]) for row in fields]
+    path.write_text("\n".join([header, *raised]))
+    out = write_report(runs)
+    assert out == tmp_path / "report.html"
+    reader = Reader(out.read_text())
+    assert len(reader.ids) == len(set(reader.ids))
+    rows = [reader.cells[start : start + 7] for start in range(0, 42, 7)]
+    assert [row[1] for row in rows] == ["first", "second", "mean of 2 runs"] * 2
+    # Returns 41.5 and 45.5: mean 43.5, standard deviation 4/√2.
+    assert [row[3] for row in rows[:3]] == ["11.5 → 41.5", "15.5 → 45.5", "13.5 → 43.5 ± 2.83"]
+    assert rows[2][6] == "25\u00a0% → 100\u00a0% ± 0\u00a0%"
+
+
+def test_errors_reach_the_caller(tmp_path):
+    with pytest.raises(ReportError, match="no run folder"):
+        write_report([])
+    with pytest.raises(ReportError, match="nowhere: no such run folder"):
+        write_report([tmp_path / "nowhere"])
+
+
+def test_counts_and_promises_come_from_their_columns(tmp_path):
+    run = read_run(write_run(tmp_path / "run"))
+    assert sum(case_counts(run).values()) == 15 * 40
+    run.metrics["Train/CostPromised"][0] = np.nan
+    promised, realised = promises(run, "Cost")
+    assert len(promised) == len(realised) == 39
+    assert np.array_equal(realised, run.metrics["Train/CostRealised"][1:])
+
+
+def test_paths_count_the_time_outside_the_walls(tmp_path):
+    folder = write_run(tmp_path / "run")
+    rows = [["held-out", 0, stage, 0, t, x, 0.0] for stage, reach in (("before", 2), ("after", 0.5))
+            for t, x in enumerate([0.0, 0.1, 0.2, reach])]  # fmt: skip
+    write_table(folder / "paths.csv", ["split", "task", "stage", "episode", "t", "x", "y"], rows)
+    text = write_report([folder]).read_text()
+    assert "Outside the walls: 25\u00a0% of the time, then 0\u00a0%." in text
+    (folder / "layout.json").write_text(json.dumps({}))
+    text = write_report([folder]).read_text()
+    assert "Outside the walls" not in text and "No geometry was saved" in text
+
+
+@pytest.mark.parametrize("paths", [True, False])
+def test_readme_picture(tmp_path, paths):
+    picture = tmp_path / "picture.png"
+    write_readme_picture(write_run(tmp_path / "run", paths=paths), picture)
+    data = picture.read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) < 300_000
+    assert struct.unpack(">II", data[16:24]) == (1600, 704)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0"), (0.123, "0.12"), (-12.34, "−12.3"), (12345.6, "12\u2009346"), (2e-6, "2.00e−06"),
+     (float("nan"), "not finite")],
+)  # fmt: skip
+def test_number(value, text):
+    assert number(value) == text
+
+
+def test_small_shares_are_not_called_zero():
+    assert (percent(0.0), percent(0.001), percent(0.25)) == ("0\u00a0%", "under 1\u00a0%", "25\u00a0%")
+    assert share_words(float("nan")) == "no points"
