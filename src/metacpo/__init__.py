@@ -4,7 +4,7 @@ The public names are imported when they are first used: `metacpo --help` should 
 """
 
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from metacpo.evaluation import load_policy as load_policy
     from metacpo.training import resume as resume
     from metacpo.training import train as train
+
+    __version__: str
 
 _HOME = {
     "Config": "metacpo.config",
@@ -30,9 +32,17 @@ __all__ = ["Config", "__version__", "adapt", "load_policy", "make", "resume", "s
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return version("metacpo")
+        return _version()
     if name == "solver":
         return import_module("metacpo.solver")
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'metacpo' has no attribute {name!r}")
+
+
+def _version() -> str:
+    """The installed version; a source tree that is only on the path has none."""
+    try:
+        return version("metacpo")
+    except PackageNotFoundError:
+        return "unknown"

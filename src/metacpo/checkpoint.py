@@ -1,11 +1,11 @@
 """Checkpoints of a run: the whole TrainState, by Orbax, with a checksum of every file.
 
-    checkpoints/<iteration>/             what Orbax wrote (arrays in TensorStore's OCDBT format, JSON metadata)
+    checkpoints/<iteration>/             what Orbax wrote (arrays in TensorStore's OCDBT format, metadata)
     checkpoints/<iteration>/SHA256SUMS   `sha256sum -c` reads it; written last
 
-Orbax writes into a temporary folder and renames it, so that a checkpoint is whole or absent. It does not notice
-every kind of later damage, though (a flipped bit in an array's file is restored as another number), and what it
-raises about the others names no file. The checksums are verified before Orbax reads anything.
+Orbax writes into a temporary folder and renames it, so that a checkpoint is whole or absent. It does not
+notice every kind of later damage, though (a flipped bit in an array's file is restored as another number),
+and what it raises about the others names no file. The checksums are verified before Orbax reads anything.
 """
 
 import hashlib
@@ -51,7 +51,7 @@ def restore(run_dir: Path, like: TrainState) -> TrainState:
     folder = folder / str(iterations[-1])
     _verify(folder)
     arrays, structure = _arrays(like)
-    target = {name: ocp.utils.to_shape_dtype_struct(array) for name, array in arrays.items()}
+    target = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for name, x in arrays.items()}
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
         saved = checkpointer.metadata(folder.resolve()).item_metadata.tree
         if _shapes(saved) != _shapes(target):

@@ -1,6 +1,6 @@
 """All settings of a run: one typed tree, read from TOML and the command line, saved with the run.
 
-A `Config` that exists is valid: types and ranges are checked when it is made, and nothing changes it afterwards.
+A `Config` that exists is valid: types and ranges are checked when it is made, and nothing changes it later.
 Everything that is wrong is a `ConfigError` whose one line names the field, the value and what is allowed.
 """
 
@@ -22,7 +22,6 @@ from metacpo.envs import ENVIRONMENTS, PHYSICS, Environment, make
 from metacpo.estimation import EstimationSettings
 from metacpo.learner import Learner
 from metacpo.policies import GaussianPolicy
-from metacpo.tasks import TaskDistribution
 
 PRESETS = files("metacpo") / "presets"
 AlgorithmName = Literal["meta-cpo", "cpo", "meta-trpo", "trpo"]
@@ -86,7 +85,7 @@ RANGES = {
 class Config:
     """What is trained, on what, for how long; the preset gives the values that are not set."""
 
-    preset: tyro.conf.Suppress[str] = "point-circle"
+    preset_name: tyro.conf.Suppress[str] = "point-circle"
     env: str = "point-circle"
     """Family of tasks."""
     physics: str = "mujoco"
@@ -124,7 +123,7 @@ class Config:
         if name not in presets():
             raise ConfigError(f"preset: {name!r} is not one of {', '.join(presets())}")
         data = tomllib.loads((PRESETS / f"{name}.toml").read_text(encoding="utf-8"))
-        return _read(Config, _merged({"preset": name} | data, overrides), "")
+        return _read(Config, _merged({"preset_name": name} | data, overrides), "")
 
     @staticmethod
     def load(path: Path) -> "Config":
@@ -153,14 +152,10 @@ class LimitedEnvironment:
     """An environment whose tasks carry another cost limit than the family's own; all else is the family's."""
 
     def __init__(self, env: Environment, cost_limit: float):
-        self._env, self._cost_limit = env, cost_limit
-
-    @property
-    def tasks(self) -> TaskDistribution:
-        return self._env.tasks.with_cost_limit((self._cost_limit,) * len(self._env.cost_names))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._env, name)
+        self.tasks = env.tasks.with_cost_limit((cost_limit,) * len(env.cost_names))
+        self.observation_size, self.action_size = env.observation_size, env.action_size
+        self.episode_length, self.cost_names = env.episode_length, env.cost_names
+        self.reset, self.step, self.position = env.reset, env.step, env.position
 
 
 def build(config: Config) -> Learner:
@@ -210,7 +205,7 @@ def _read(kind: Any, value: Any, name: str) -> Any:
 
 
 def _read_section(kind: Any, value: Any, name: str) -> Any:
-    """A settings dataclass from a mapping of some of its fields, or one that exists, checked field by field."""
+    """A settings dataclass from some of its fields, or an existing one, checked field by field."""
     known = dict(_fields(kind))
     if isinstance(value, kind):
         value = {item: getattr(value, item) for item in known}
@@ -223,7 +218,7 @@ def _read_section(kind: Any, value: Any, name: str) -> Any:
     return kind(**{item: _read(known[item], value[item], dotted[item]) for item in value})
 
 
-def _within(value: float, allowed: str) -> bool:
+def _within(value: float | int, allowed: str) -> bool:
     """Whether a number lies in an interval such as "(0, 1]"; NaN lies in none."""
     low, high = (float(end) for end in allowed[1:-1].split(","))
     above = value > low if allowed[0] == "(" else value >= low

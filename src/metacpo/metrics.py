@@ -93,7 +93,7 @@ class MetricsWriter:
         self._events.close()
 
     def write(self, iteration: int, env_steps: int, seconds: float, row: Mapping[str, np.ndarray]) -> None:
-        """Append the numbers of one meta-iteration, written so that they are read back as the same float32."""
+        """Append the numbers of one meta-iteration, as texts that are read back as the same float32."""
         writer = csv.writer(self._file)
         columns = [*COUNTERS, *sorted(row)]
         if not self._columns:

@@ -105,7 +105,7 @@ class GaussianPolicy:
 
         (_, log_std), jacobian = jax.linearize(output, phi)
         transposed = jax.linear_transpose(jacobian, phi)
-        scale = (weight / jnp.maximum(jnp.sum(weight), 1.0))[..., None] * jnp.exp(-2 * log_std)
+        scale = (weight / jnp.maximum(jnp.sum(weight), 1e-8))[..., None] * jnp.exp(-2 * log_std)
 
         def product(v: Float[Array, " n"]) -> Float[Array, " n"]:
             mean_v, log_std_v = jacobian(v)

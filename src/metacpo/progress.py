@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import dataclass
-from typing import Protocol
 
 from rich.console import Console
 from rich.live import Live
@@ -38,16 +37,6 @@ class Row:
             "case": self.case,
             "time left": clock(self.seconds_left),
         }
-
-
-class Progress(Protocol):
-    """Shows rows between `__enter__` and `__exit__`."""
-
-    def __enter__(self) -> "Progress": ...
-
-    def __exit__(self, *error: object) -> None: ...
-
-    def show(self, row: Row) -> None: ...
 
 
 class LiveProgress:
@@ -93,7 +82,7 @@ class PlainProgress:
         self._console.print(line, soft_wrap=True, highlight=False)
 
 
-def progress(console: Console) -> Progress:
+def progress(console: Console) -> LiveProgress | PlainProgress:
     """The display that suits where the output goes."""
     return LiveProgress(console) if console.is_terminal else PlainProgress(console)
 

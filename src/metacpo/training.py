@@ -1,8 +1,10 @@
 """The training loop, and what surrounds it: a run folder, one compilation, checkpoints, signals.
 
-state ← init_state(seed)                         or the newest checkpoint
-repeat: state, metrics ← meta_iteration(state)   the paper's loop body, see learner.py
-        log metrics;  now and then: checkpoint
+    state ← init_state(seed)                         or the newest checkpoint
+    repeat: state, metrics ← meta_iteration(state)   the paper's loop body, see learner.py
+            log metrics;  now and then: checkpoint
+
+A signal ends the loop after the running meta-iteration, with a checkpoint.
 """
 
 import os
@@ -58,8 +60,9 @@ class Run:
         return int(self.state.iteration) >= self.config.iterations
 
 
-def train(config: Config, run_dir: Path) -> Run:
+def train(config: Config, run_dir: Path | str) -> Run:
     """Train from the beginning into a new folder. An interrupt (Ctrl-C, SIGTERM) saves and returns."""
+    run_dir = Path(run_dir)
     if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
         raise RunExistsError(f"run-dir: {str(run_dir)!r} exists; allowed: a new or an empty folder")
     learner = build(config)
@@ -68,13 +71,14 @@ def train(config: Config, run_dir: Path) -> Run:
     return _continue(Run(run_dir, config, learner, init_state(learner, config.seed)))
 
 
-def resume(run_dir: Path) -> Run:
+def resume(run_dir: Path | str) -> Run:
     """Continue an interrupted run; its metrics are those of a run that nothing interrupted, bit for bit."""
     return _continue(open_run(run_dir))
 
 
-def open_run(run_dir: Path) -> Run:
+def open_run(run_dir: Path | str) -> Run:
     """The run in a folder at its newest checkpoint. Raises RunError or CheckpointError, naming the file."""
+    run_dir = Path(run_dir)
     if not run_dir.is_dir():
         raise RunError(f"{run_dir}: no such run folder")
     try:
@@ -143,7 +147,7 @@ def cache_dir() -> Path:
 
 def use_compilation_cache() -> None:
     """Turn JAX's persistent compilation cache on, unless the user has chosen a folder already."""
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
         jax.config.update("jax_compilation_cache_dir", str(cache_dir()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
@@ -153,7 +157,7 @@ def count_compilations() -> Iterator[Counter[str]]:
     """How many times XLA compiled each function (or read it from the cache), by name, while this is open."""
     counts: Counter[str] = Counter()
 
-    def listen(event: str, seconds: float, **about: str | int) -> None:
+    def listen(event: str, duration_secs: float, **about: str | int) -> None:
         if event == COMPILATION:
             counts[str(about.get("fun_name", "?")).removeprefix("jit(").removesuffix(")")] += 1
 

@@ -27,7 +27,7 @@ LIMIT = 25.0
 WALL = 0.9
 
 
-def write_table(path: Path, header: list[str], rows: Sequence[list]) -> None:
+def write_table(path: Path, header: Sequence[str], rows: Sequence[list]) -> None:
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([header, *rows])
 

@@ -31,8 +31,9 @@ def test_traces_are_sorted_by_time(folder):
         "split,task,stage,episode,t,x,y\n"
         "held-out,0,before,0,1,0.5,1\nheld-out,0,before,0,0,0.1,2\nheld-out,0,before,1,0,9,9\n"
     )
-    first, second = read_run(folder).traces or ()
-    assert first.x.tolist() == [0.1, 0.5] and second.x.tolist() == [9]
+    traces = read_run(folder).traces
+    assert traces is not None and len(traces) == 2
+    assert traces[0].x.tolist() == [0.1, 0.5] and traces[1].x.tolist() == [9]
 
 
 def test_an_empty_cell_of_metrics_is_nan(folder):

@@ -128,13 +128,20 @@ def test_scaling_objective_or_constraint_changes_multipliers_only(x64, dtype):
     np.testing.assert_array_equal(scaled.case, sol.case)
 
 
-def test_vmap_equals_loop_and_jit_equals_eager(x64):
+def test_vmap_equals_loop(x64):
     batch = random_batch()
     batched = solve_batch(*batch)
-    for i, function in enumerate([solve, solve, solve, eager_solve]):
-        single = function(problem(*(a[i] for a in batch)), cg=EXACT)
+    for i in range(4):
+        single = solve(problem(*(a[i] for a in batch)), cg=EXACT)
         for one, many in zip(jax.tree.leaves(single), jax.tree.leaves(batched), strict=True):
             np.testing.assert_allclose(one, many[i], rtol=1e-9, atol=1e-12)
+
+
+def test_jit_equals_eager(x64):
+    g, b, c, _, delta = (a[0] for a in random_batch(1))
+    eager, compiled = (run(problem(g, b, c, None, delta)) for run in (eager_solve, solve))
+    for one, other in zip(jax.tree.leaves(eager), jax.tree.leaves(compiled), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-14)
 
 
 def _ill_conditioned(n=200):
@@ -160,10 +167,10 @@ def test_conjugate_gradients_stopped_early_leave_a_usable_step(max_steps):
     assert binding.sum() > 100 and jnp.all(sol.residual > 0.01)
     size = 0.5 * jnp.sum(sol.step * spectrum * sol.step, 1) / delta
     assert jnp.all(size <= 1.0001)
-    assert jnp.min(size) > 0.4 and jnp.median(size) > 0.9
-    # Shortening is what may leave a part of a violation: never most of it.
+    assert jnp.min(size) > 0.7 and jnp.median(size) > 0.95
+    # Shortening is what may leave a part of a violation: never much of it.
     left = ((c + jnp.sum(b * sol.step, 1)) / jnp.abs(c))[binding]
-    assert jnp.max(left) < 0.5 and jnp.median(left) < 0.02
+    assert jnp.max(left) < 0.15 and jnp.median(left) < 0.02
 
 
 def test_residual_is_the_one_computed_from_the_definition():

@@ -1,6 +1,6 @@
 """What an environment is: pure functions of (task, state, action) and the facts about their shapes."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import equinox as eqx
 from jaxtyping import Array, Bool, Float, Int32, Key
@@ -25,6 +25,7 @@ class State(eqx.Module):
     steps: Int32[Array, "*batch"]
 
 
+@runtime_checkable
 class Environment(Protocol):
     """The contract between a family of tasks and everything that learns on it. Batched by vmap."""
 

@@ -50,12 +50,8 @@ def solve(problem: Problem, *, cg: CGSettings | None = None, edge: float = 1e-3)
     y, hy = jnp.where(finite, y, 0), jnp.where(finite, hy, 0)
     (y_g, y_b), (hy_g, hy_b) = y, hy
 
-    # r = bᵀy_g and not gᵀy_b: then c + bᵀx = 0 holds exactly also for a y_g that is only near H⁻¹g.
-    q, r, s = _dot(g, y_g), _dot(b, y_g), _dot(b, y_b)
-    p = Scalars(q, r, s, c, delta, _tangential(y, hy, q, r, s))
+    p = _scalars(rhs, y, hy, c, delta)
     definite = ((p.q > 0) | jnp.all(g == 0)) & ((p.s > 0) | jnp.all(b == 0))
-    valid = finite & definite
-
     case = classify(jax.lax.stop_gradient(p))
     d = dual(p, case, edge)
     x = _primal(y_g, y_b, p, d, case)
@@ -64,14 +60,13 @@ def solve(problem: Problem, *, cg: CGSettings | None = None, edge: float = 1e-3)
 
     lam = jnp.where(case == Case.INFEASIBLE, b_scale, g_scale) * d.lam
     nu = jnp.where(binds(case), g_scale / b_scale, 1) * d.nu
-    valid = valid & jnp.all(jnp.isfinite(x)) & jnp.isfinite(lam) & jnp.isfinite(nu)
+    valid = finite & definite & jnp.all(jnp.isfinite(x)) & jnp.isfinite(lam) & jnp.isfinite(nu)
     no_g = (p.q <= 0) & (case != Case.INFEASIBLE)
     no_b = (p.s <= 0) & (c >= 0)
-    m = problem.c.shape[0]
     return Solution(
         step=jnp.where(valid, x, 0),
         lam=jnp.where(valid, lam, 0),
-        nu=jnp.where(valid, nu, 0)[None][:m],
+        nu=jnp.where(valid, nu, 0)[None][: problem.c.shape[0]],
         case=jnp.where(valid, case, jnp.int32(Case.INVALID)),
         residual=jnp.where(valid, relative_residual(rhs, hy), 1),
         edge=valid & (d.clipped | no_g | no_b),
@@ -97,22 +92,27 @@ def _primal(
     return jnp.where(binding, x_binding, jnp.where(case == Case.INFEASIBLE, x_recovery, x_slack))
 
 
-def _tangential(
+def _scalars(
+    rhs: Float[Array, "2 n"],
     y: Float[Array, "2 n"],
     hy: Float[Array, "2 n"],
-    q: Float[Array, ""],
-    r: Float[Array, ""],
-    s: Float[Array, ""],
-) -> Float[Array, ""]:
-    """A = q − r²/s = dᵀHd with d = y_g − (r/s)y_b: the value of the second form, the derivative of the first.
+    c: Float[Array, ""],
+    delta: Float[Array, ""],
+) -> Scalars:
+    """q, r, s, A from rhs = (g, b), y = H⁻¹(g, b) and Hy, chosen so that an inexact y does little harm.
 
-    They agree for exact y. For a y that stopped early the first can be near 0, or below it, although d is long,
-    and a step along d/√A would be longer than the region by orders of magnitude.
+    r = bᵀy_g and not gᵀy_b: then c + bᵀx = 0 also for a y_g that is only near H⁻¹g.
+
+    A = q − r²/s = dᵀHd with d = y_g − (r/s)y_b: the value of the second form, the derivative of the first.
+    They agree for exact y. For a y that stopped early the first can be near 0, or below it, although d is
+    long, and a step along d/√A would be longer than the region by orders of magnitude.
     """
+    (g, b), (y_g, y_b), (hy_g, hy_b) = rhs, y, hy
+    q, r, s = _dot(g, y_g), _dot(b, y_g), _dot(b, y_b)
     ratio = r / jnp.where(s > 0, s, 1)
+    d, hd = y_g - ratio * y_b, hy_g - ratio * hy_b
     A = q - ratio * r
-    d, hd = y[0] - ratio * y[1], hy[0] - ratio * hy[1]
-    return A + jax.lax.stop_gradient(_dot(d, hd) - A)
+    return Scalars(q, r, s, c, delta, A + jax.lax.stop_gradient(_dot(d, hd) - A))
 
 
 def _shortening(x: Float[Array, " n"], hx: Float[Array, " n"], delta: Float[Array, ""]) -> Float[Array, ""]:

@@ -21,6 +21,8 @@ from mujoco.rollout import Rollout
 
 FULL_PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS
 CONTROL = mujoco.mjtState.mjSTATE_CTRL
+NO_WARMSTART = mujoco.mjtDisableBit.mjDSBL_WARMSTART.value
+NO_SENSORS = mujoco.mjtDisableBit.mjDSBL_SENSOR.value
 
 
 class PhysicsState(eqx.Module):
@@ -39,8 +41,8 @@ class MujocoC:
     """
 
     def __init__(self, mjcf: Path, substeps: int, threads: int | None = None):
-        self.model = _load(mjcf, mujoco.mjtDisableBit.mjDSBL_WARMSTART)
-        self._moving = _load(mjcf, mujoco.mjtDisableBit.mjDSBL_WARMSTART | mujoco.mjtDisableBit.mjDSBL_SENSOR)
+        self.model = _load(mjcf, NO_WARMSTART)
+        self._moving = _load(mjcf, NO_WARMSTART | NO_SENSORS)
         self.substeps = substeps
         self.state_size = mujoco.mj_stateSize(self.model, FULL_PHYSICS.value)
         self.sensor_size = self.model.nsensordata
@@ -66,7 +68,7 @@ class MujocoC:
         return self._call(self._host_step, state.bits, _as_words(control))
 
     def _call(
-        self, host: Callable[[np.ndarray], np.ndarray], *parts: UInt32[Array, " words"]
+        self, host: Callable[[np.ndarray], np.ndarray], *parts: UInt32[Array, " _"]
     ) -> PhysicsState:
         # One array in and one out, as words: every further array costs the callback another 50 microseconds.
         packed = jnp.concatenate(parts)

@@ -1,0 +1,196 @@
+"""The verbs of the command line: the options of each, as a dataclass, and what it calls.
+
+The first line of a docstring is the verb's help. JAX is imported by the verbs that need it, when they run.
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+
+from metacpo.usage import UsageError, parse
+
+if TYPE_CHECKING:
+    from metacpo.training import Run
+
+DEFAULT_PRESET = "point-circle"
+Verb = Callable[[], int]
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Continue an interrupted run at its newest checkpoint."""
+
+    run_dir: tyro.conf.Positional[Path]
+
+    def __call__(self) -> int:
+        from metacpo.training import resume
+
+        return _finish(resume(self.run_dir))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How the meta-policy is adapted; what is not given is as in the run's config."""
+
+    steps: int | None = None
+    """Updates on each task."""
+    tasks: int | None = None
+    """Tasks a split."""
+    task: str | None = None
+    """One task instead of random ones, as JSON: '{"radius": 1.3}'."""
+    cost_limit: float | None = None
+    """Another limit than the one that the run was trained under."""
+    seed: int = 0
+    """Of the tasks and of the rollouts."""
+
+
+@dataclass(frozen=True)
+class Adapt:
+    """Adapt the meta-policy of a run to new tasks and print what each update changed."""
+
+    run_dir: tyro.conf.Positional[Path]
+    trial: Annotated[Trial, tyro.conf.arg(name="")] = Trial()
+    split: Literal["held-out", "shifted"] = "held-out"
+    """Where random tasks come from: the training distribution, or beyond it."""
+
+    def __call__(self) -> int:
+        from metacpo.training import open_run
+
+        _show(_evaluate(open_run(self.run_dir), self.trial, (self.split,)))
+        return 0
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Adapt to held-out and to shifted tasks; rewrites adaptation.csv and the paths in the run folder."""
+
+    run_dir: tyro.conf.Positional[Path]
+    trial: Annotated[Trial, tyro.conf.arg(name="")] = Trial()
+
+    def __call__(self) -> int:
+        from metacpo.training import open_run
+
+        return _assess(open_run(self.run_dir), self.trial)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write one self-contained HTML file about a run, or about several (seeds of one setting)."""
+
+    run_dirs: tyro.conf.Positional[tuple[Path, ...]]
+    out: Path | None = None
+    """The file; report.html in the run folder (or their common parent) if not given."""
+
+    def __call__(self) -> int:
+        from metacpo.report import write_report
+
+        if not self.run_dirs:
+            raise UsageError("RUN-DIRS: missing; allowed: one or more run folders")
+        print(write_report(self.run_dirs, self.out))
+        return 0
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Show versions, devices and folders, and check that the physics works here."""
+
+    def __call__(self) -> int:
+        from metacpo.doctor import examine
+
+        return 0 if examine(Console()) else 1
+
+
+def _train(args: Sequence[str]) -> Verb:
+    """Meta-train a preset into a new run folder, then evaluate it and write its report."""
+    from metacpo.config import Config, presets
+
+    asks_help = bool({"-h", "--help"} & set(args))
+    if (not args or args[0].startswith("-")) and not asks_help:
+        raise UsageError(f"PRESET: missing; it comes first and is one of {', '.join(presets())}")
+    name = DEFAULT_PRESET if args[0].startswith("-") else args[0]
+    preset = Config.preset(name)
+
+    @dataclass(frozen=True)
+    class Train:
+        run_dir: Path | None = None
+        """Folder of the run; runs/<preset>-<algorithm>-seed<seed>-<time> if not given."""
+        config: Annotated[Config, tyro.conf.arg(name="")] = preset
+
+        def __call__(self) -> int:
+            from metacpo.training import train
+
+            config, now = self.config, time.strftime("%Y%m%d-%H%M%S")
+            name = f"{config.preset_name}-{config.algorithm}-seed{config.seed}-{now}"
+            return _finish(train(config, self.run_dir or Path("runs") / name))
+
+    about = f"{_train.__doc__} PRESET is one of {', '.join(presets())}; defaults shown are those of {name}."
+    return parse(Train, "train PRESET", args[args[:1] == [name] :], about)
+
+
+VERBS: dict[str, type | Callable[[Sequence[str]], Verb]] = {
+    "train": _train,
+    "resume": Resume,
+    "adapt": Adapt,
+    "evaluate": Evaluate,
+    "report": Report,
+    "doctor": Doctor,
+}
+
+
+def _finish(run: "Run") -> int:
+    """After a training: nothing if it was interrupted, else the evaluation and the report."""
+    return _assess(run, Trial()) if run.finished else 0
+
+
+def _assess(run: "Run", trial: Trial) -> int:
+    """Evaluate on held-out and shifted tasks, write it into the run folder, and draw the report."""
+    from metacpo.evaluation import write
+    from metacpo.report import write_report
+
+    result = _evaluate(run, trial, ("held-out", "shifted"))
+    write(run.path, result)
+    _show(result)
+    write_report([run.path])
+    for name in ("config.toml", "metrics.csv", "adaptation.csv", "report.html"):
+        print(run.path / name)
+    return 0
+
+
+def _evaluate(run: "Run", trial: Trial, splits: tuple[str, ...]) -> Any:
+    """Adaptation of the run's meta-policy as `trial` says, checked as the config's own settings are."""
+    from metacpo.evaluation import evaluate
+
+    task = None if trial.task is None else run.learner.env.tasks.make(_json(trial.task))
+    usual = run.config.adaptation
+    settings = replace(
+        usual,
+        steps=usual.steps if trial.steps is None else trial.steps,
+        tasks=1 if task else usual.tasks if trial.tasks is None else trial.tasks,
+    )
+    limit = run.config.cost_limit if trial.cost_limit is None else trial.cost_limit
+    replace(run.config, adaptation=settings, cost_limit=limit, seed=trial.seed)  # raises what is not allowed
+    return evaluate(
+        run.learner, run.state, settings, splits, trial.seed, cost_limit=trial.cost_limit, task=task
+    )
+
+
+def _show(result: Any) -> None:
+    from metacpo.evaluation import table
+
+    Console().print(table(result))
+
+
+def _json(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = None
+    if not isinstance(value, dict):
+        raise UsageError(f"task: {text!r} is not JSON of the form '{{\"radius\": 1.3}}'")
+    return value

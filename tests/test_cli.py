@@ -1,0 +1,225 @@
+"""The command line: what reaches the library, and that every mistake is one line and the right exit code."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from metacpo import checkpoint, cli, evaluation, training
+from metacpo.config import Config, build
+from metacpo.learner import init_state
+
+SMOKE = "point-circle-smoke"
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory) -> Path:
+    """A run folder whose policy has not learned anything: enough to be opened."""
+    folder = tmp_path_factory.mktemp("run")
+    config = Config.preset(SMOKE)
+    config.save(folder / "config.toml")
+    checkpoint.save(folder, init_state(build(config), config.seed))
+    return folder
+
+
+def fails(capsys, args, code, *parts):
+    """Whether a command ends with this exit code and exactly one line on stderr that holds all parts."""
+    assert cli.main(args) == code
+    captured = capsys.readouterr()
+    assert captured.err.startswith("metacpo: ")
+    assert captured.err.count("\n") == 1, captured.err
+    for part in parts:
+        assert part in captured.err
+    return True
+
+
+# The command line, and what the message must name: the field, the value, what is allowed.
+USAGE = [
+    ("", "verb", "missing", "train, resume, adapt"),
+    ("fly", "verb", "'fly'", "train, resume, adapt"),
+    ("--fly", "verb", "'--fly'", "train, resume, adapt"),
+    ("train", "PRESET", "missing", SMOKE),
+    ("train --seed 3", "PRESET", "missing", SMOKE),
+    ("train point-sphere", "preset", "'point-sphere'", SMOKE),
+    (f"train {SMOKE} --sead 3", "--sead, 3", "expected --seed INT"),
+    (f"train {SMOKE} extra", "extra", "--help"),
+    (f"train {SMOKE} --seed", "--seed", "Missing value"),
+    (f"train {SMOKE} --seed x", "--seed", "'x'", "a whole number"),
+    (f"train {SMOKE} --seed -1", "seed", "-1", "[0, 4294967295]"),
+    (f"train {SMOKE} --cost-limit -3", "cost_limit", "-3.0", "[0, inf)"),
+    (f"train {SMOKE} --cost-limit nan", "cost_limit", "nan", "[0, inf)"),
+    (f"train {SMOKE} --iterations 0", "iterations", "0", "[1, inf)"),
+    (f"train {SMOKE} --hidden 8 x", "--hidden", "'x'", "INT"),
+    (f"train {SMOKE} --algorithm ppo", "--algorithm", "'ppo'", "'meta-cpo', 'cpo'"),
+    (f"train {SMOKE} --env moon", "env", "'moon'", "point-circle"),
+    (f"train {SMOKE} --meta.steps -1", "meta.steps", "-1", "[0, inf)"),
+    (f"train {SMOKE} --meta.steps 1.5", "--meta.steps", "'1.5'", "a whole number"),
+    (f"train {SMOKE} --estimation.gamma 1.5", "estimation.gamma", "1.5", "(0, 1]"),
+    (f"train {SMOKE} --inner.metric l1", "--inner.metric", "'l1'", "'kl', 'euclidean'"),
+    ("resume", "RUN-DIR", "required"),
+    ("adapt RUN --split train", "--split", "'train'", "'held-out', 'shifted'"),
+    ("adapt RUN --steps -1", "adaptation.steps", "-1", "[0, inf)"),
+    ("adapt RUN --steps two", "--steps", "'two'", "a whole number"),
+    ("adapt RUN --tasks 0", "adaptation.tasks", "0", "[1, inf)"),
+    ("adapt RUN --seed -2", "seed", "-2", "[0, 4294967295]"),
+    ("adapt RUN --cost-limit -1", "cost_limit", "-1.0", "[0, inf)"),
+    ("adapt RUN --task {", "task", "'{'", '{"radius": 1.3}'),
+    ("adapt RUN --task [1]", "task", "'[1]'", '{"radius": 1.3}'),
+    ('adapt RUN --task {"colour":1}', "task", "'colour'", "radius, wall"),
+    ('adapt RUN --task {"radius":0}', "task.radius", "0", "[0.1, 5] m"),
+    ('adapt RUN --task {"radius":"big"}', "task.radius", "'big'", "[0.1, 5] m"),
+    ("evaluate RUN --split shifted", "--split", "--help"),
+    ("report", "RUN-DIRS", "missing", "one or more"),
+    ("doctor --quick", "--quick", "--help"),
+]
+
+
+@pytest.mark.parametrize("case", USAGE, ids=lambda case: case[0] or "nothing")
+def test_bad_usage(case, run_dir, capsys):
+    line, *parts = case
+    args = [str(run_dir) if word == "RUN" else word for word in line.split()]
+    assert fails(capsys, args, 2, *parts)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_messages_do_not_depend_on_how_boxes_are_drawn(encoding):
+    result = subprocess.run(
+        [sys.executable, "-m", "metacpo.cli", "adapt", "x", "--stepz", "3"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONIOENCODING": encoding, "COLUMNS": "50"},
+    )
+    expected = "Unrecognized options: --stepz, 3; expected --steps INT (see metacpo adapt --help)"
+    assert (result.returncode, result.stderr) == (2, f"metacpo: {expected}\n")
+
+
+def test_an_existing_run_folder_is_bad_usage(run_dir, capsys):
+    before = sorted(run_dir.rglob("*"))
+    assert fails(
+        capsys, ["train", SMOKE, "--run-dir", str(run_dir)], 2, "run-dir", str(run_dir), "new or an empty"
+    )
+    assert sorted(run_dir.rglob("*")) == before
+
+
+@pytest.mark.parametrize("verb", ["resume", "adapt", "evaluate", "report"])
+def test_a_folder_without_a_run_is_a_failure(verb, tmp_path, capsys):
+    assert fails(capsys, [verb, str(tmp_path / "none")], 1, f"{tmp_path / 'none'}: no such run folder")
+    assert fails(capsys, [verb, str(tmp_path)], 1, f"{tmp_path / 'config.toml'}: missing")
+
+
+@pytest.mark.parametrize("verb", ["resume", "adapt", "evaluate"])
+def test_a_run_without_a_checkpoint_or_with_a_damaged_one_is_a_failure(verb, tmp_path, capsys):
+    config = Config.preset(SMOKE)
+    config.save(tmp_path / "config.toml")
+    assert fails(capsys, [verb, str(tmp_path)], 1, f"{tmp_path / 'checkpoints'}: holds no checkpoint")
+    folder = checkpoint.save(tmp_path, init_state(build(config), 0))
+    data = next(path for path in folder.rglob("*") if path.parent.name == "d")
+    data.write_bytes(data.read_bytes()[:-1])
+    assert fails(capsys, [verb, str(tmp_path)], 1, f"{data}: damaged")
+
+
+def test_an_unexpected_failure_is_one_line_too_unless_debugging(monkeypatch, capsys):
+    def broken(*args):
+        raise ZeroDivisionError("first line\nsecond line")
+
+    monkeypatch.setattr(training, "train", broken)
+    assert fails(capsys, ["train", SMOKE], 1, "ZeroDivisionError: first line second line")
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["train", SMOKE, "--debug"])
+
+
+@pytest.fixture
+def trained(monkeypatch, run_dir):
+    """What `train` was called with; nothing is trained."""
+    calls = []
+
+    def train(config, folder):
+        calls.append((config, folder))
+        return training.open_run(run_dir)  # not finished: nothing to evaluate
+
+    monkeypatch.setattr(training, "train", train)
+    return calls
+
+
+def test_options_reach_the_config(trained, tmp_path):
+    options = "--seed 3 --algorithm cpo --iterations 7 --cost-limit 12.5 --hidden 4 2".split()
+    options += "--meta.steps 2 --outer.max-kl 0.1".split()
+    assert cli.main(["train", SMOKE, *options, "--run-dir", str(tmp_path / "run")]) == 0
+    config, folder = trained[0]
+    expected = Config.preset(
+        SMOKE, seed=3, algorithm="cpo", iterations=7, cost_limit=12.5, hidden=(4, 2),
+        meta={"steps": 2}, outer={"max_kl": 0.1},
+    )  # fmt: skip
+    assert (config, folder) == (expected, tmp_path / "run")
+
+
+def test_the_default_run_folder_says_what_it_is(trained):
+    assert cli.main(["train", SMOKE, "--seed", "5", "--algorithm", "trpo"]) == 0
+    folder = trained[0][1]
+    assert folder.parent == Path("runs")
+    assert folder.name.startswith(f"{SMOKE}-trpo-seed5-2")
+
+
+@pytest.fixture
+def evaluated(monkeypatch):
+    """What `evaluate` was called with, and what was written; nothing is computed."""
+    calls = {}
+
+    def evaluate(learner, state, settings, splits, seed, cost_limit=None, task=None):
+        calls["evaluate"] = dict(
+            settings=settings, splits=splits, seed=seed, cost_limit=cost_limit, task=task
+        )
+        return "the result"
+
+    monkeypatch.setattr(evaluation, "evaluate", evaluate)
+    monkeypatch.setattr(evaluation, "table", lambda result: f"table of {result}", raising=False)
+    monkeypatch.setattr(evaluation, "write", lambda folder, result: calls.update(written=folder))
+    monkeypatch.setattr("metacpo.report.write_report", lambda folders: calls.update(reported=folders))
+    return calls
+
+
+def test_adapt_uses_the_options_and_writes_nothing(run_dir, evaluated, capsys):
+    options = '--split shifted --steps 3 --cost-limit 12.5 --seed 4 --task {"radius":1.3}'
+    assert cli.main(["adapt", str(run_dir), *options.split()]) == 0
+    call = evaluated["evaluate"]
+    settings = dataclasses.replace(Config.preset(SMOKE).adaptation, steps=3, tasks=1)
+    assert (call["settings"], call["splits"], call["seed"]) == (settings, ("shifted",), 4)
+    assert call["cost_limit"] == 12.5
+    assert float(call["task"].params["radius"]) == pytest.approx(1.3)
+    assert "table of the result" in capsys.readouterr().out
+    assert "written" not in evaluated
+
+
+def test_evaluate_writes_both_splits_and_the_report(run_dir, evaluated, capsys):
+    assert cli.main(["evaluate", str(run_dir), "--tasks", "3"]) == 0
+    call = evaluated["evaluate"]
+    assert call["settings"] == dataclasses.replace(Config.preset(SMOKE).adaptation, tasks=3)
+    assert (call["splits"], call["cost_limit"], call["task"]) == (("held-out", "shifted"), None, None)
+    assert (evaluated["written"], evaluated["reported"]) == (run_dir, [run_dir])
+    assert str(run_dir / "report.html") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_every_verb_has_help(verb, capsys):
+    assert cli.main([verb, "--help"]) == 0
+    captured = capsys.readouterr()
+    assert f"usage: metacpo {verb}" in captured.out
+    assert captured.err == ""
+
+
+def test_help_lists_the_verbs_without_importing_jax():
+    code = "import sys; from metacpo.cli import main; main(['--help']); assert 'jax' not in sys.modules"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert all(f"  {verb} " in result.stdout for verb in cli.VERBS)
+
+
+def test_doctor_finds_the_physics_working(capsys):
+    assert cli.main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert all(
+        word in out for word in ("python", "jaxlib", "mujoco", "orbax", "cache folder", "works: 100 steps")
+    )

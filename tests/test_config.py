@@ -1,0 +1,128 @@
+"""The config: what is read is what was written, and what is not allowed says so."""
+
+import dataclasses
+from dataclasses import fields, is_dataclass
+
+import pytest
+
+from metacpo.algorithms.meta import MetaSettings
+from metacpo.config import ALGORITHMS, RANGES, Config, ConfigError, build, presets
+
+SMOKE = "point-circle-smoke"
+
+
+def numeric_fields(settings, prefix=""):
+    """Dotted names of all fields that hold numbers."""
+    for item in fields(settings):
+        value = getattr(settings, item.name)
+        if is_dataclass(value):
+            yield from numeric_fields(value, f"{prefix}{item.name}.")
+        elif isinstance(value, int | float | tuple):
+            yield prefix + item.name
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_loads_and_builds_what_it_says(name):
+    config = Config.preset(name)
+    learner = build(config)
+    assert config.preset_name == name
+    assert learner.policy.hidden == config.hidden
+    assert learner.env.tasks.cost_limit == (config.cost_limit,)
+
+
+def test_presets_limit_the_cost_that_the_design_says():
+    measures = {name: Config.preset(name).estimation.cost_measure for name in presets()}
+    limits = {name: Config.preset(name).cost_limit for name in presets()}
+    assert (measures["point-circle"], limits["point-circle"]) == ("episode", 25.0)
+    assert (measures["point-circle-paper"], limits["point-circle-paper"]) == ("discounted", 10.0)
+
+
+@pytest.mark.parametrize("name", presets())
+def test_toml_round_trip(name, tmp_path):
+    config = Config.preset(name, seed=7, meta={"steps": 2}, hidden=(5, 4, 3), cost_limit=12)
+    config.save(tmp_path / "config.toml")
+    assert Config.load(tmp_path / "config.toml") == config
+
+
+def test_overrides_merge_into_sections_and_leave_the_preset_alone():
+    before = Config.preset(SMOKE)
+    changed = Config.preset(SMOKE, meta={"tasks": 3}, seed=1)
+    assert changed.meta == dataclasses.replace(before.meta, tasks=3)
+    assert Config.preset(SMOKE, meta=MetaSettings(tasks=9)).meta == MetaSettings(tasks=9)
+    assert Config.preset(SMOKE) == before
+
+
+def test_an_algorithm_is_a_composition():
+    steps = Config.preset(SMOKE).meta.steps
+    found = {}
+    for name in ALGORITHMS:
+        learner = build(Config.preset(SMOKE, algorithm=name))
+        found[name] = (learner.meta.steps, learner.constrained)
+    assert found == {
+        "meta-cpo": (steps, True),
+        "cpo": (0, True),
+        "meta-trpo": (steps, False),
+        "trpo": (0, False),
+    }
+
+
+def test_every_number_has_a_range():
+    assert set(numeric_fields(Config())) <= set(RANGES)
+
+
+BAD = {
+    "iterations": (0, "[1, inf)"),
+    "seed": (-1, "[0, 4294967295]"),
+    "cost_limit": (-0.5, "[0, inf)"),
+    "initial_std": (0.0, "(0, inf)"),
+    "hidden": ([16, 0], "0 is not in [1, inf)"),
+    "checkpoint_every": ("often", "'often' is not a whole number"),
+    "algorithm": ("ppo", "'ppo' is not one of meta-cpo, cpo, meta-trpo, trpo"),
+    "env": ("moon", "'moon' is not one of point-circle"),
+    "physics": ("guess", "'guess' is not one of mujoco"),
+    "meta": (5, "5 is not a section of settings"),
+    "meta.steps": (-1, "-1 is not in [0, inf)"),
+    "meta.tasks": (0, "[1, inf)"),
+    "meta.episodes": (True, "True is not a whole number"),
+    "meta.meta_gradient": ("third", "'third' is not one of exact, first_order"),
+    "meta.wings": (2, "unknown setting; allowed: tasks, steps"),
+    "wings": (2, "unknown setting; allowed: preset_name, env"),
+    "estimation.gamma": (1.5, "1.5 is not in (0, 1]"),
+    "estimation.lam": (float("nan"), "nan is not in [0, 1]"),
+    "estimation.cost_measure": ("mean", "'mean' is not one of episode, discounted"),
+    "inner.max_kl": (0.0, "0.0 is not in (0, inf)"),
+    "outer.backtrack_ratio": (1.0, "1.0 is not in (0, 1)"),
+    "adaptation.tasks": (1.5, "1.5 is not a whole number"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_not_allowed_is_named_in_one_line(name, tmp_path):
+    value, allowed = BAD[name]
+    *sections, last = name.split(".")
+    overrides = {sections[0]: {last: value}} if sections else {last: value}
+    with pytest.raises(ConfigError) as error:
+        Config.preset(SMOKE, **overrides)
+    message = str(error.value)
+    assert message.startswith(f"{name}: ")
+    assert allowed in message
+    assert "\n" not in message
+
+
+def test_a_config_cannot_be_made_or_changed_to_a_bad_one():
+    with pytest.raises(ConfigError, match=r"meta\.tasks: 0 is not in"):
+        Config(meta=MetaSettings(tasks=0))
+    with pytest.raises(ConfigError, match=r"cost_limit: -1\.0 is not in"):
+        dataclasses.replace(Config(), cost_limit=-1.0)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().seed = 3  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_unknown_preset_and_unreadable_files(tmp_path):
+    with pytest.raises(ConfigError, match=r"preset: 'point-sphere' is not one of .*point-circle"):
+        Config.preset("point-sphere")
+    with pytest.raises(ConfigError, match=r"none\.toml: missing"):
+        Config.load(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("seed = = 1\n")
+    with pytest.raises(ConfigError, match=r"bad\.toml: cannot be read"):
+        Config.load(tmp_path / "bad.toml")

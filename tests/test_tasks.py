@@ -1,0 +1,117 @@
+"""Tasks: the ranges of every split, how they relate, and what `make` refuses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metacpo.envs import make
+from metacpo.tasks import SPLITS, TaskError, with_cost_limit
+
+TASKS = make("point-circle").tasks
+COUNT = 500
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """{split: (radius, wall)} of COUNT tasks drawn with the same key."""
+    batches = {split: TASKS.sample_batch(KEY, COUNT, split) for split in SPLITS}
+    return {
+        split: tuple(np.asarray(task.params[name], np.float64) for name in ("radius", "wall"))
+        for split, task in batches.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("split", "radius", "ratio"),
+    [
+        ("train", (1.0, 1.5), (0.55, 0.75)),
+        ("held-out", (1.0, 1.5), (0.55, 0.75)),
+        ("shifted", (2.0, 2.5), (0.55, 0.65)),
+    ],
+)
+def test_ranges_are_filled_and_kept(drawn, split, radius, ratio):
+    R, wall = drawn[split]
+    rounding = 0.0005 / R
+    for values, (low, high), slack in ((R, radius, 1e-6), (wall / R, ratio, rounding + 1e-6)):
+        assert np.all((values >= low - slack) & (values <= high + slack))
+        # 500 uniform draws leave less than 2 % of the range empty at either end (chance of failing 4e-5).
+        assert values.min() < low + 0.02 * (high - low)
+        assert values.max() > high - 0.02 * (high - low)
+    assert abs(np.corrcoef(R, wall / R)[0, 1]) < 0.15
+
+
+def test_splits_differ_for_the_same_key(drawn):
+    """Held-out tasks have the train distribution, but no training run draws them."""
+    train, held_out, shifted = (drawn[split][0] for split in SPLITS)
+    assert len(np.intersect1d(train, held_out)) < 0.01 * COUNT
+    assert abs(np.corrcoef(train, held_out)[0, 1]) < 0.15
+    assert abs(np.corrcoef(train, shifted)[0, 1]) < 0.15
+    assert shifted.min() > train.max() + 0.4
+
+
+def test_walls_are_whole_millimetres(drawn):
+    for _, wall in drawn.values():
+        np.testing.assert_allclose(1000 * wall, np.round(1000 * wall), atol=1e-3)
+        assert np.any(np.round(1000 * wall) % 10 != 0)
+
+
+def test_a_batch_is_a_loop_over_its_keys():
+    batch = TASKS.sample_batch(KEY, 4, "shifted")
+    for i, key in enumerate(jax.random.split(KEY, 4)):
+        one = TASKS.sample(key, "shifted")
+        assert jax.tree.all(jax.tree.map(lambda many, x, i=i: bool(jnp.all(many[i] == x)), batch, one))
+
+
+def test_sampling_depends_on_the_key_only():
+    again = TASKS.sample(KEY)
+    np.testing.assert_array_equal(TASKS.sample(KEY).params["radius"], again.params["radius"])
+    assert float(TASKS.sample(jax.random.key(1)).params["radius"]) != float(again.params["radius"])
+
+
+def test_unknown_split_is_refused():
+    with pytest.raises(TaskError, match="split: 'test' is not one of train, held-out, shifted"):
+        TASKS.sample(KEY, "test")
+
+
+def test_make_fills_in_the_reference_task():
+    task = TASKS.make({"radius": 2})
+    assert float(task.params["radius"]) == 2
+    assert float(task.params["wall"]) == pytest.approx(0.938)  # 0.75 · 1.25 in millimetres
+    assert float(TASKS.make({}).params["radius"]) == 1.25
+    np.testing.assert_array_equal(task.cost_limit, [25.0])
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(task))
+
+
+@pytest.mark.parametrize("edge", [0.1, 5.0])
+def test_make_takes_the_ends_of_the_range(edge):
+    assert float(TASKS.make({"radius": edge}).params["radius"]) == pytest.approx(edge)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [0.09, 5.01, -1.0, float("nan"), float("inf"), True, "1.3", None, [1.3], 10**400],
+    ids=lambda value: repr(value)[:8],
+)
+def test_make_refuses_what_is_no_radius(value):
+    with pytest.raises(TaskError) as error:
+        TASKS.make({"radius": value})
+    assert str(error.value) == f"task.radius: {value!r} is not in [0.1, 5] m"
+
+
+def test_make_refuses_unknown_fields():
+    with pytest.raises(TaskError, match="task: unknown field 'raduis'; allowed: radius, wall"):
+        TASKS.make({"raduis": 1.3})
+
+
+def test_limits_of_a_distribution_and_of_drawn_tasks():
+    tight = TASKS.with_cost_limit((12.5,))
+    np.testing.assert_array_equal(tight.sample(KEY).cost_limit, [12.5])
+    np.testing.assert_array_equal(tight.make({}).cost_limit, [12.5])
+    np.testing.assert_array_equal(tight.sample(KEY).params["wall"], TASKS.sample(KEY).params["wall"])
+    np.testing.assert_array_equal(TASKS.sample(KEY).cost_limit, [25.0])
+
+    batch = with_cost_limit(TASKS.sample_batch(KEY, 3), jnp.array([7]))
+    np.testing.assert_array_equal(batch.cost_limit, [[7.0]] * 3)
+    assert batch.cost_limit.dtype == jnp.float32

@@ -1,0 +1,174 @@
+"""The run around the loop: what it writes, how it stops, and that resuming leaves no trace.
+
+One executable serves the whole module: the smoke preset's meta-iteration, which takes long to compile.
+"""
+
+import csv
+import dataclasses
+import signal
+import threading
+
+import pytest
+
+from metacpo import checkpoint, training
+from metacpo.config import Config
+from metacpo.metrics import describe
+
+SMOKE = Config.preset("point-circle-smoke", iterations=4, checkpoint_every=3)
+COUNTERS = ("iteration", "env_steps", "seconds")
+
+
+@pytest.fixture(scope="module")
+def patch():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def straight(patch, tmp_path_factory):
+    """A run that nothing interrupts; the runs after it reuse its executable."""
+    compiled = []
+    compile_iteration = training.compile_iteration
+
+    def compile_once(*args):
+        if not compiled:
+            compiled.append(compile_iteration(*args))
+        return compiled[0]
+
+    patch.setattr(training, "compile_iteration", compile_once)
+    patch.setenv("METACPO_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+    return training.train(SMOKE, tmp_path_factory.mktemp("runs") / "straight")
+
+
+@pytest.fixture
+def interrupting(straight, monkeypatch):
+    """A function that makes the next run receive `number` in the middle of meta-iteration `iteration`."""
+    compile_iteration = training.compile_iteration
+
+    def at(iteration: int, number: signal.Signals):
+        def compile_with_signal(*args):
+            iterate = compile_iteration(*args)
+
+            def run_and_signal(state):
+                if int(state.iteration) + 1 == iteration:
+                    signal.raise_signal(number)
+                return iterate(state)
+
+            return run_and_signal
+
+        monkeypatch.setattr(training, "compile_iteration", compile_with_signal)
+
+    yield at
+
+
+def rows(run_dir) -> list[dict[str, str]]:
+    with (run_dir / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def without_time(run_dir) -> list[dict[str, str]]:
+    return [{name: text for name, text in row.items() if name != "seconds"} for row in rows(run_dir)]
+
+
+def test_a_run_folder_holds_the_run(straight):
+    folder = straight.path
+    assert {path.name for path in folder.iterdir()} == {"config.toml", "metrics.csv", "tb", "checkpoints"}
+    assert Config.load(folder / "config.toml") == SMOKE
+    assert [row["iteration"] for row in rows(folder)] == ["1", "2", "3", "4"]
+    seconds = [float(row["seconds"]) for row in rows(folder)]
+    assert seconds == sorted(seconds)
+    assert [path.name for path in sorted((folder / "checkpoints").iterdir())] == ["3", "4"]
+    assert straight.finished
+
+
+def test_env_steps_count_every_step_of_every_episode(straight):
+    meta = SMOKE.meta
+    steps = 500 * meta.tasks * (meta.steps + 1) * meta.episodes
+    assert [int(row["env_steps"]) for row in rows(straight.path)] == [steps, 2 * steps, 3 * steps, 4 * steps]
+
+
+def test_every_tag_is_described(straight):
+    for tag in set(rows(straight.path)[0]) - set(COUNTERS):
+        assert describe(tag).description
+
+
+def test_the_meta_iteration_is_compiled_once(straight):
+    assert straight.compilations["meta_iteration"] == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_and_resumed_run_has_the_same_metrics(
+    straight, interrupting, number, tmp_path, capsys
+):
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    interrupting(2, number)
+    run = training.train(SMOKE, tmp_path / "run")
+    assert not run.finished
+    assert checkpoint.latest(run.path) == len(rows(run.path)) == 2  # the running iteration was finished
+    assert f"interrupted after 2 of 4 meta-iterations, saved; resume with: metacpo resume {run.path}" in (
+        capsys.readouterr().out.replace("\n", "")
+    )
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+
+    assert training.resume(run.path).finished
+    assert without_time(run.path) == without_time(straight.path)
+    assert float(rows(run.path)[2]["seconds"]) > float(rows(run.path)[1]["seconds"])
+
+
+def test_rows_after_the_checkpoint_are_written_again(straight, interrupting, tmp_path, monkeypatch):
+    """A run that dies without saving goes back to its last checkpoint, and metrics.csv with it."""
+
+    def die(*args):
+        raise RuntimeError("power cut")
+
+    run_dir = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        save = checkpoint.save
+        patch.setattr(
+            checkpoint, "save", lambda path, state: save(path, state) if int(state.iteration) < 4 else die()
+        )
+        with pytest.raises(RuntimeError, match="power cut"):
+            training.train(SMOKE, run_dir)
+    assert len(rows(run_dir)) == 4
+    assert checkpoint.latest(run_dir) == 3
+    training.resume(run_dir)
+    assert without_time(run_dir) == without_time(straight.path)
+
+
+def test_resuming_a_finished_run_changes_nothing(straight):
+    before = (straight.path / "metrics.csv").read_bytes()
+    assert training.resume(straight.path).finished
+    assert (straight.path / "metrics.csv").read_bytes() == before
+
+
+def test_another_seed_gives_another_run(straight, tmp_path):
+    run = training.train(dataclasses.replace(SMOKE, seed=1, iterations=1), tmp_path / "run")
+    assert without_time(run.path)[0] != without_time(straight.path)[0]
+
+
+def test_training_works_in_a_thread_that_may_not_handle_signals(straight, tmp_path):
+    config = dataclasses.replace(SMOKE, iterations=1)
+    thread = threading.Thread(target=training.train, args=(config, tmp_path / "run"))
+    thread.start()
+    thread.join()
+    assert without_time(tmp_path / "run") == without_time(straight.path)[:1]
+
+
+def test_an_existing_folder_is_never_overwritten(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(training.RunExistsError, match=r"run-dir: .* exists; allowed: a new or"):
+        training.train(SMOKE, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_folders_without_a_run_are_named(tmp_path):
+    with pytest.raises(training.RunError, match=r"none: no such run folder"):
+        training.open_run(tmp_path / "none")
+    with pytest.raises(training.RunError, match=r"config\.toml: missing"):
+        training.open_run(tmp_path)
+    (tmp_path / "config.toml").write_text("seed = -3\n")
+    with pytest.raises(training.RunError, match=r"config\.toml: seed: -3 is not in"):
+        training.open_run(tmp_path)
+    SMOKE.save(tmp_path / "config.toml")
+    with pytest.raises(checkpoint.CheckpointError, match=r"checkpoints: holds no checkpoint"):
+        training.open_run(tmp_path)
