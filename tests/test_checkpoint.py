@@ -19,9 +19,7 @@ def state(iteration: int, size: int = 6) -> TrainState:
 
 
 def same(a: TrainState, b: TrainState) -> bool:
-    data = [
-        jax.tree.map(np.asarray, eqx.tree_at(lambda s: s.key, x, jax.random.key_data(x.key))) for x in (a, b)
-    ]
+    data = [jax.tree.map(np.asarray, eqx.tree_at(lambda s: s.key, x, jax.random.key_data(x.key))) for x in (a, b)]
     return bool(eqx.tree_equal(*data, typematch=True))
 
 

@@ -98,9 +98,7 @@ def test_messages_do_not_depend_on_how_boxes_are_drawn(encoding):
 
 def test_an_existing_run_folder_is_bad_usage(run_dir, capsys):
     before = sorted(run_dir.rglob("*"))
-    assert fails(
-        capsys, ["train", SMOKE, "--run-dir", str(run_dir)], 2, "run-dir", str(run_dir), "new or an empty"
-    )
+    assert fails(capsys, ["train", SMOKE, "--run-dir", str(run_dir)], 2, "run-dir", str(run_dir), "new or an empty")
     assert sorted(run_dir.rglob("*")) == before
 
 
@@ -169,9 +167,7 @@ def evaluated(monkeypatch):
     calls = {}
 
     def evaluate(learner, state, settings, splits, seed, cost_limit=None, task=None):
-        calls["evaluate"] = dict(
-            settings=settings, splits=splits, seed=seed, cost_limit=cost_limit, task=task
-        )
+        calls["evaluate"] = dict(settings=settings, splits=splits, seed=seed, cost_limit=cost_limit, task=task)
         return "the result"
 
     monkeypatch.setattr(evaluation, "evaluate", evaluate)
@@ -220,6 +216,4 @@ def test_help_lists_the_verbs_without_importing_jax():
 def test_doctor_finds_the_physics_working(capsys):
     assert cli.main(["doctor"]) == 0
     out = capsys.readouterr().out
-    assert all(
-        word in out for word in ("python", "jaxlib", "mujoco", "orbax", "cache folder", "works: 100 steps")
-    )
+    assert all(word in out for word in ("python", "jaxlib", "mujoco", "orbax", "cache folder", "works: 100 steps"))

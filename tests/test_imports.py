@@ -94,9 +94,7 @@ def test_no_cycles_between_modules():
         name = ".".join(("metacpo", *relative.with_suffix("").parts)).removesuffix(".__init__")
         targets = imported(PACKAGE / relative)
         edges[name] = {
-            t
-            for t in (n if PACKAGE_MODULES.get(n) else n.rpartition(".")[0] for n in targets)
-            if t in PACKAGE_MODULES
+            t for t in (n if PACKAGE_MODULES.get(n) else n.rpartition(".")[0] for n in targets) if t in PACKAGE_MODULES
         }
     seen, active = set(), set()
 
@@ -116,6 +114,5 @@ def test_no_cycles_between_modules():
 
 
 PACKAGE_MODULES = {
-    ".".join(("metacpo", *relative.with_suffix("").parts)).removesuffix(".__init__"): True
-    for relative in FILES
+    ".".join(("metacpo", *relative.with_suffix("").parts)).removesuffix(".__init__"): True for relative in FILES
 }

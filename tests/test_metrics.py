@@ -85,9 +85,7 @@ def test_tags_have_a_unit_and_a_description():
         describe("Metrics/Nothing")
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0:00"), (59.6, "1:00"), (3599.0, "59:59"), (7325.0, "2:02:05")]
-)
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (59.6, "1:00"), (3599.0, "59:59"), (7325.0, "2:02:05")])
 def test_clock(seconds, text):
     assert clock(seconds) == text
 
@@ -105,8 +103,7 @@ def test_plain_lines_are_few_and_complete(monkeypatch):
             display.show(dataclasses.replace(ROW, iteration=iteration))
     first, *others = output.getvalue().splitlines()
     assert first == (
-        "iteration 1/9  steps/s 12,346  return 7.12  cost 26.00  limit 25  KL 0.0098  case binding"
-        "  time left 1:15"
+        "iteration 1/9  steps/s 12,346  return 7.12  cost 26.00  limit 25  KL 0.0098  case binding  time left 1:15"
     )
     assert [line.split()[1] for line in others] == ["3/9", "9/9"]
 

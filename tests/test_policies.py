@@ -1,5 +1,7 @@
 """The Gaussian policy against scipy, numpy and dense autodiff."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,7 +49,7 @@ def fisher_problem():
     return phi, z, weight.at[5].set(0.0)
 
 
-@jax.jit
+@partial(jax.jit, static_argnums=3)
 def matrix(phi, z, weight, damping):
     """The Fisher operator, column by column."""
     operator = POLICY.fisher(phi, z, weight, damping)

@@ -59,7 +59,7 @@ def test_the_ratio_is_one_at_the_policy_that_made_the_data(sound):
     ratio = jnp.exp(POLICY(PHI, batch.z).log_prob(batch.action) - batch.log_prob)
     np.testing.assert_allclose(ratio, 1, atol=1e-5)
     L_R, c = surrogates(POLICY, PHI, batch)
-    assert float(L_R) == pytest.approx(0, abs=1e-5)  # standardised advantages
+    assert float(L_R) == pytest.approx(0, abs=1e-5)  # centred advantages
     np.testing.assert_allclose(c, batch.c, atol=1e-5)
 
 
@@ -142,9 +142,7 @@ def test_episodes_start_in_different_places(sound):
 
 
 def test_vmap_over_tasks_is_a_loop(sound, breaking):
-    tasks = jax.tree.map(
-        lambda *x: jnp.stack(x), *(ENV.tasks.make({"breaking": b}) for b in (0.0, 1.0))
-    )
+    tasks = jax.tree.map(lambda *x: jnp.stack(x), *(ENV.tasks.make({"breaking": b}) for b in (0.0, 1.0)))
     both = jax.vmap(run, (0, None, None))(tasks, KEY, PHI)
     for i, one in enumerate((sound, breaking)):
         np.testing.assert_array_equal(both.valid[i], one.valid)

@@ -97,9 +97,7 @@ def test_the_meta_iteration_is_compiled_once(straight):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_and_resumed_run_has_the_same_metrics(
-    straight, interrupting, number, tmp_path, capsys
-):
+def test_an_interrupted_and_resumed_run_has_the_same_metrics(straight, interrupting, number, tmp_path, capsys):
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     interrupting(2, number)
     run = training.train(SMOKE, tmp_path / "run")
@@ -124,9 +122,7 @@ def test_rows_after_the_checkpoint_are_written_again(straight, interrupting, tmp
     run_dir = tmp_path / "run"
     with monkeypatch.context() as patch:
         save = checkpoint.save
-        patch.setattr(
-            checkpoint, "save", lambda path, state: save(path, state) if int(state.iteration) < 4 else die()
-        )
+        patch.setattr(checkpoint, "save", lambda path, state: save(path, state) if int(state.iteration) < 4 else die())
         with pytest.raises(RuntimeError, match="power cut"):
             training.train(SMOKE, run_dir)
     assert len(rows(run_dir)) == 4

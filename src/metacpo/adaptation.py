@@ -42,4 +42,4 @@ def adapt_tasks(
     meta = replace(learner.meta, tasks=count, steps=settings.steps, episodes=settings.episodes)
     sample = sampler(learner, state.normaliser, tasks, settings.episodes)
     walk = collect(learner.policy, state.theta, sample, key, meta, learner.inner)
-    return Adaptation(walk.phi, walk.all_stats, walk.updates)
+    return Adaptation(walk.phi, walk.stats, walk.updates)

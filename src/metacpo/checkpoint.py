@@ -55,13 +55,9 @@ def restore(run_dir: Path, like: TrainState) -> TrainState:
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
         saved = checkpointer.metadata(folder.resolve()).item_metadata.tree
         if _shapes(saved) != _shapes(target):
-            raise CheckpointError(
-                f"{folder}: is of a policy of another shape than {run_dir / 'config.toml'} says"
-            )
+            raise CheckpointError(f"{folder}: is of a policy of another shape than {run_dir / 'config.toml'} says")
         restored = checkpointer.restore(folder.resolve(), args=ocp.args.StandardRestore(target))
-    leaves = [
-        _as_leaf(leaf, restored[name]) for name, leaf in zip(arrays, jax.tree.leaves(like), strict=True)
-    ]
+    leaves = [_as_leaf(leaf, restored[name]) for name, leaf in zip(arrays, jax.tree.leaves(like), strict=True)]
     return jax.tree.unflatten(structure, leaves)
 
 

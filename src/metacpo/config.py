@@ -18,9 +18,9 @@ import tyro
 from metacpo.adaptation import AdaptationSettings
 from metacpo.algorithms.meta import MetaSettings
 from metacpo.algorithms.trust_region import TrustRegionSettings
-from metacpo.envs import ENVIRONMENTS, PHYSICS, Environment, make
+from metacpo.envs import ENVIRONMENTS, PHYSICS, make
 from metacpo.estimation import EstimationSettings
-from metacpo.learner import Learner
+from metacpo.learner import Learner, WarmupSettings
 from metacpo.policies import GaussianPolicy
 
 PRESETS = files("metacpo") / "presets"
@@ -54,6 +54,11 @@ RANGES = {
     "hidden": "[1, inf)",
     "initial_std": "(0, inf)",
     "checkpoint_every": "[1, inf)",
+    "warmup.iterations": "[0, inf)",
+    "warmup.tasks": "[1, inf)",
+    "warmup.episodes": "[1, inf)",
+    "warmup.max_kl": "(0, inf)",
+    "warmup.damping": "[0, inf)",
     "meta.tasks": "[1, inf)",
     "meta.steps": "[0, inf)",
     "meta.episodes": "[1, inf)",
@@ -61,10 +66,10 @@ RANGES = {
     "estimation.lam": "[0, 1]",
     "estimation.cost_gamma": "(0, 1]",
     "estimation.cost_lam": "[0, 1]",
+    "estimation.cost_target": "(0, 1]",
     "estimation.cost_margin": "[0, inf)",
     "adaptation.steps": "[0, inf)",
     "adaptation.episodes": "[1, inf)",
-    "adaptation.eval_episodes": "[1, inf)",
     "adaptation.tasks": "[1, inf)",
 } | {
     f"{region}.{name}": allowed
@@ -104,6 +109,7 @@ class Config:
     """Standard deviation of the first policy's actions."""
     checkpoint_every: int = 20
     """Meta-iterations between two checkpoints."""
+    warmup: WarmupSettings = field(default_factory=WarmupSettings)
     meta: MetaSettings = field(default_factory=MetaSettings)
     estimation: EstimationSettings = field(default_factory=EstimationSettings)
     inner: TrustRegionSettings = field(default_factory=TrustRegionSettings)
@@ -143,27 +149,16 @@ class Config:
 
 def presets() -> list[str]:
     """Names of the shipped presets."""
-    return sorted(
-        path.name.removesuffix(".toml") for path in PRESETS.iterdir() if path.name.endswith(".toml")
-    )
-
-
-class LimitedEnvironment:
-    """An environment whose tasks carry another cost limit than the family's own; all else is the family's."""
-
-    def __init__(self, env: Environment, cost_limit: float):
-        self.tasks = env.tasks.with_cost_limit((cost_limit,) * len(env.cost_names))
-        self.observation_size, self.action_size = env.observation_size, env.action_size
-        self.episode_length, self.cost_names = env.episode_length, env.cost_names
-        self.reset, self.step, self.position = env.reset, env.step, env.position
+    return sorted(path.name.removesuffix(".toml") for path in PRESETS.iterdir() if path.name.endswith(".toml"))
 
 
 def build(config: Config) -> Learner:
     """What learns under these settings."""
     algorithm = ALGORITHMS[config.algorithm]
-    env = LimitedEnvironment(make(config.env, config.physics), config.cost_limit)
+    env = make(config.env, config.physics)
     return Learner(
         env=env,
+        tasks=env.tasks.with_cost_limit((config.cost_limit,) * len(env.cost_names)),
         policy=GaussianPolicy(env.observation_size, env.action_size, config.hidden, config.initial_std),
         estimation=config.estimation,
         meta=config.meta if algorithm.meta else dataclasses.replace(config.meta, steps=0),

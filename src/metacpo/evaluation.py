@@ -2,34 +2,30 @@
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TextIO
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
+from rich.table import Table
 
 from metacpo.adaptation import Adaptation, AdaptationSettings, adapt_tasks
 from metacpo.learner import Learner, TrainState
+from metacpo.policies import Policy
 from metacpo.rollout import rollout
-from metacpo.tasks import Task
+from metacpo.tasks import Task, with_cost_limit
+from metacpo.training import open_run
 
+EVALUATION = 0x5AFE  # folded into the seed: an evaluation never repeats the keys of a training with that seed
 COLUMNS = ("split", "task", "step", "return", "episode_cost", "discounted_cost", "cost_limit", "satisfied")
 PATH_TASKS = 3  # tasks a split whose paths are drawn
 PATH_EPISODES = 2
-
-
-@dataclass(frozen=True)
-class SplitResult:
-    """One split: its tasks [M], their adaptation, and paths [M', 2 (before, after), T, E, 2] in metres."""
-
-    split: str
-    tasks: Task
-    adaptation: Adaptation
-    paths: Float[Array, "M 2 T E 2"]
 
 
 @dataclass(frozen=True)
@@ -43,27 +39,64 @@ class Row:
     episode_cost: float
     discounted_cost: float
     cost_limit: float
-    satisfied: bool
+    satisfied: bool  # whether the cost that the limit limits is within it
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """One split: its tasks [M], their adaptation, and paths [M', 2 (before, after), T, E, 2] in metres."""
+
+    split: str
+    tasks: Task
+    adaptation: Adaptation
+    paths: Float[Array, "M 2 T E 2"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Adaptation on all tasks of some splits; `cost_measure` says which cost the limits limit."""
+
+    splits: tuple[SplitResult, ...]
+    cost_measure: str
+
+    @property
+    def rows(self) -> list[Row]:
+        """adaptation.csv, line by line."""
+        return [row for result in self.splits for row in _rows(result, self.cost_measure)]
 
 
 def evaluate(
     learner: Learner,
     state: TrainState,
-    tasks: dict[str, Task],
-    key: Key[Array, ""],
     settings: AdaptationSettings,
-) -> list[SplitResult]:
-    """Adapt to every task of every split and roll out paths before and after. One compilation per shape."""
-    adapt = eqx.filter_jit(lambda batch, k: adapt_tasks(learner, state, batch, k, settings))
-    draw = eqx.filter_jit(lambda batch, phi, k: _paths(learner, state, batch, phi, k))
+    splits: Sequence[str],
+    seed: int,
+    task: Task | None = None,
+    cost_limit: float | None = None,
+) -> Evaluation:
+    """Adapt to `settings.tasks` tasks of every split (or to `task` alone), and roll out paths before and after.
+
+    seed draws tasks and rollouts; it is unrelated to the training's, whose keys it never meets. cost_limit
+    replaces the limit of every task. Compiled once for all splits.
+    """
+    adapt_all = jax.jit(lambda tasks, key: adapt_tasks(learner, state, tasks, key, settings))
+    draw = jax.jit(lambda tasks, phi, key: _paths(learner, state, tasks, phi, key))
+    key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
     results = []
-    for index, (split, batch) in enumerate(tasks.items()):
-        adapt_key, path_key = jax.random.split(jax.random.fold_in(key, index))
-        adaptation = adapt(batch, adapt_key)
-        few = jax.tree.map(lambda x: x[:PATH_TASKS], batch)
-        paths = draw(few, adaptation.phi[:PATH_TASKS], path_key)
-        results.append(SplitResult(split, batch, adaptation, paths))
-    return results
+    for index, split in enumerate(splits):
+        task_key, adapt_key, path_key = jax.random.split(jax.random.fold_in(key, index), 3)
+        if task is None:
+            tasks = learner.tasks.sample_batch(task_key, settings.tasks, split)
+        else:
+            tasks = jax.tree.map(lambda x: x[None], task)
+        if cost_limit is not None:
+            tasks = with_cost_limit(tasks, cost_limit)
+        with jax.default_matmul_precision("highest"):
+            adaptation = adapt_all(tasks, adapt_key)
+            few = jax.tree.map(lambda x: x[:PATH_TASKS], tasks)
+            paths = draw(few, adaptation.phi[:PATH_TASKS], path_key)
+        results.append(SplitResult(split, tasks, adaptation, paths))
+    return Evaluation(tuple(results), learner.estimation.cost_measure)
 
 
 def _paths(
@@ -72,53 +105,75 @@ def _paths(
     """Positions of the same starts under the meta-policy and under the adapted policy."""
 
     def path(policy_phi: Float[Array, " n"], task: Task, key: Key[Array, ""]):
-        return rollout(
-            learner.env, learner.policy, policy_phi, state.normaliser, task, key, PATH_EPISODES
-        ).position
+        return rollout(learner.env, learner.policy, policy_phi, state.normaliser, task, key, PATH_EPISODES).position
 
     both = jnp.stack([jnp.broadcast_to(state.theta, phi.shape), phi], axis=1)
     keys = jax.random.split(key, phi.shape[0])
     return jax.vmap(jax.vmap(path, in_axes=(0, None, None)))(both, tasks, keys)
 
 
-def rows(results: Sequence[SplitResult], cost_measure: str) -> Iterator[Row]:
-    """adaptation.csv line by line; `satisfied` judges the cost that the limit limits."""
-    for result in results:
-        stats = jax.tree.map(np.asarray, result.adaptation.stats)
-        limits = np.asarray(result.tasks.cost_limit)
-        limited = stats.episode_cost if cost_measure == "episode" else stats.discounted_cost
-        for task in range(limits.shape[0]):
-            for step in range(stats.episode_return.shape[0]):
-                yield Row(
-                    split=result.split,
-                    task=task,
-                    step=step,
-                    episode_return=float(stats.episode_return[step, task]),
-                    episode_cost=float(stats.episode_cost[step, task].sum()),
-                    discounted_cost=float(stats.discounted_cost[step, task].sum()),
-                    cost_limit=float(limits[task].sum()),
-                    satisfied=bool(np.all(limited[step, task] <= limits[task])),
-                )
+def _rows(result: SplitResult, cost_measure: str) -> Iterator[Row]:
+    stats = jax.tree.map(np.asarray, result.adaptation.stats)
+    limits = np.asarray(result.tasks.cost_limit)
+    limited = stats.episode_cost if cost_measure == "episode" else stats.discounted_cost
+    for task, step in np.ndindex(limits.shape[0], stats.episode_return.shape[0]):
+        yield Row(
+            split=result.split,
+            task=task,
+            step=step,
+            episode_return=float(stats.episode_return[step, task]),
+            episode_cost=float(stats.episode_cost[step, task].sum()),
+            discounted_cost=float(stats.discounted_cost[step, task].sum()),
+            cost_limit=float(limits[task].sum()),
+            satisfied=bool(np.all(limited[step, task] <= limits[task])),
+        )
 
 
-def write(run_dir: Path, results: Sequence[SplitResult], cost_measure: str) -> None:
-    """adaptation.csv, paths.csv and layout.json of a run folder (rewritten whole)."""
-    with (run_dir / "adaptation.csv").open("w", newline="") as file:
+def table(evaluation: Evaluation) -> Table:
+    """Means over the tasks of each split after every update."""
+    measure = evaluation.cost_measure
+    shown = Table(title=f"adaptation (the limit is on the {measure} cost)")
+    for name in ("split", "step", "return", "episode cost", "discounted cost", "limit", "tasks within"):
+        shown.add_column(name, justify="left" if name == "split" else "right")
+    groups: dict[tuple[str, int], list[Row]] = {}
+    for row in evaluation.rows:
+        groups.setdefault((row.split, row.step), []).append(row)
+    for (split, step), rows in groups.items():
+        means = (
+            float(np.mean([getattr(row, name) for row in rows]))
+            for name in ("episode_return", "episode_cost", "discounted_cost", "cost_limit")
+        )
+        within = sum(row.satisfied for row in rows)
+        shown.add_row(split, str(step), *(f"{mean:.1f}" for mean in means), f"{within}/{len(rows)}")
+    return shown
+
+
+def write(run_dir: Path, evaluation: Evaluation) -> None:
+    """adaptation.csv, paths.csv and layout.json of a run folder, each replaced as a whole."""
+    with _replacing(run_dir / "adaptation.csv") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        for row in rows(results, cost_measure):
+        for row in evaluation.rows:
             numbers = (row.episode_return, row.episode_cost, row.discounted_cost, row.cost_limit)
-            writer.writerow(
-                [row.split, row.task, row.step, *(f"{x:.6g}" for x in numbers), int(row.satisfied)]
-            )
-    with (run_dir / "paths.csv").open("w", newline="") as file:
+            writer.writerow([row.split, row.task, row.step, *(f"{x:.6g}" for x in numbers), int(row.satisfied)])
+    with _replacing(run_dir / "paths.csv") as file:
         writer = csv.writer(file)
         writer.writerow(("split", "task", "stage", "episode", "t", "x", "y"))
-        for result in results:
+        for result in evaluation.splits:
             for (task, stage, t, episode), x, y in _points(np.asarray(result.paths)):
                 writer.writerow((result.split, task, stage, episode, t, f"{x:.4f}", f"{y:.4f}"))
-    layout = {result.split: _layout(result.tasks) for result in results}
-    (run_dir / "layout.json").write_text(json.dumps(layout, indent=1) + "\n")
+    with _replacing(run_dir / "layout.json") as file:
+        layout = {result.split: _layout(result.tasks) for result in evaluation.splits}
+        file.write(json.dumps(layout, indent=1) + "\n")
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[TextIO]:
+    """A text file that takes the place of `path` only when it is complete."""
+    part = path.with_suffix(path.suffix + ".part")
+    with part.open("w", newline="", encoding="utf-8") as file:
+        yield file
+    os.replace(part, path)
 
 
 def _points(paths: np.ndarray) -> Iterator[tuple[tuple[int, str, int, int], float, float]]:
@@ -128,7 +183,38 @@ def _points(paths: np.ndarray) -> Iterator[tuple[tuple[int, str, int, int], floa
 
 
 def _layout(tasks: Task) -> list[dict[str, float]]:
-    """Every task's physical parameters, to draw them."""
+    """Every task's physical parameters (SI units), to draw them."""
     params = {name: np.asarray(value) for name, value in tasks.params.items()}
     count = tasks.cost_limit.shape[0]
     return [{"task": i} | {name: round(float(v[i]), 6) for name, v in params.items()} for i in range(count)]
+
+
+@dataclass(frozen=True)
+class AdaptedPolicy:
+    """A policy after adaptation to one task, and what it earned and cost after 0..k updates."""
+
+    policy: Policy
+    curve: tuple[Row, ...]
+
+
+def adapt(
+    run_dir: Path | str,
+    task: Mapping[str, object] | None = None,
+    split: str = "held-out",
+    steps: int = 5,
+    cost_limit: float | None = None,
+    seed: int = 0,
+) -> AdaptedPolicy:
+    """Adapt a trained run to one task: given by parameters (e.g. {"radius": 1.3}), or drawn from `split`."""
+    run = open_run(run_dir)
+    wanted = None if task is None else run.learner.tasks.make(task)
+    settings = replace(run.config.adaptation, steps=steps, tasks=1)
+    evaluation = evaluate(run.learner, run.state, settings, (split,), seed, wanted, cost_limit)
+    phi = evaluation.splits[0].adaptation.phi[0]
+    return AdaptedPolicy(Policy(run.learner.policy, phi, run.state.normaliser), tuple(evaluation.rows))
+
+
+def load_policy(run_dir: Path | str) -> Policy:
+    """The meta-policy of a run at its newest checkpoint, normaliser inside."""
+    run = open_run(run_dir)
+    return Policy(run.learner.policy, run.state.theta, run.state.normaliser)

@@ -1,7 +1,6 @@
 """What learns and one compiled meta-iteration of it, in the order of the paper's pseudocode."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import equinox as eqx
 import jax
@@ -11,12 +10,12 @@ from jaxtyping import Array, Float, Int32, Key
 from metacpo.algorithms.meta import MetaSettings, Sampler, Walk, collect, meta_update
 from metacpo.algorithms.trust_region import StepStats, TrustRegionSettings
 from metacpo.envs.base import Environment
-from metacpo.estimation import EstimationSettings, make_batch
+from metacpo.estimation import Batch, EstimationSettings, make_batch
 from metacpo.estimation.batch import EpisodeStats
 from metacpo.policies import GaussianPolicy, Normaliser
 from metacpo.rollout import rollout
 from metacpo.solver import Case
-from metacpo.tasks import Task
+from metacpo.tasks import Task, TaskDistribution
 
 
 @dataclass(frozen=True)
@@ -24,12 +23,34 @@ class Learner:
     """Everything that stays the same during a run: what learns, where, and how."""
 
     env: Environment
+    tasks: TaskDistribution
     policy: GaussianPolicy
     estimation: EstimationSettings
     meta: MetaSettings
     inner: TrustRegionSettings
     outer: TrustRegionSettings
-    constrained: bool = True
+    constrained: bool = True  # False: m = 0, and every CPO in it is a TRPO
+
+
+@dataclass(frozen=True)
+class WarmupSettings:
+    """CPO on pooled tasks (K = 0) for the first iterations: K + 1 times cheaper while there is nothing to adapt yet.
+
+    M tasks with B episodes each; max_kl and damping are those of the outer step meanwhile.
+    """
+
+    iterations: int = 0
+    tasks: int = 20
+    episodes: int = 8
+    max_kl: float = 0.03
+    damping: float = 0.3
+
+
+def warmup(learner: Learner, settings: WarmupSettings) -> Learner:
+    """The learner of the warm-up: the same, but without inner steps."""
+    meta = replace(learner.meta, tasks=settings.tasks, steps=0, episodes=settings.episodes)
+    outer = replace(learner.outer, max_kl=settings.max_kl, damping=settings.damping)
+    return replace(learner, meta=meta, outer=outer)
 
 
 class TrainState(eqx.Module):
@@ -48,6 +69,28 @@ def init_state(learner: Learner, seed: int) -> TrainState:
     return TrainState(policy.init(init_key), Normaliser.init(policy.observation_size), key, jnp.int32(0))
 
 
+def meta_iteration(learner: Learner, state: TrainState) -> tuple[TrainState, dict[str, Array]]:
+    """One meta-iteration: tasks ~ p(T), K inner updates each, one outer update. Pure; jit it once.
+
+    Returns the next state and the row of metrics.csv. A non-finite update leaves the parameters as they were.
+    """
+    key, task_key, walk_key = jax.random.split(state.key, 3)
+    meta, policy = learner.meta, learner.policy
+    tasks = learner.tasks.sample_batch(task_key, meta.tasks)
+    sample = sampler(learner, state.normaliser, tasks, meta.episodes)
+    walk = collect(policy, state.theta, sample, walk_key, meta, learner.inner)
+    theta, outer = meta_update(policy, state.theta, walk, meta, learner.inner, learner.outer)
+    theta = jnp.where(jnp.all(jnp.isfinite(theta)), theta, state.theta)
+    metrics = adapted_metrics(learner, walk, tasks) | inner_metrics(learner, walk) | outer_metrics(outer)
+    metrics["Train/PolicyStd"] = jnp.mean(jnp.exp(policy.log_std(theta)))
+    return TrainState(theta, merged(state.normaliser, walk), key, state.iteration + 1), metrics
+
+
+def warmup_iteration(learner: Learner, state: TrainState) -> tuple[TrainState, dict[str, Array]]:
+    """`meta_iteration` of a warm-up's learner, under a name of its own where compilations are counted."""
+    return meta_iteration(learner, state)
+
+
 def sampler(learner: Learner, normaliser: Normaliser, tasks: Task, episodes: int) -> Sampler:
     """φ [M, n], key ↦ a batch of `episodes` episodes of φ_i on task i, all worlds in one physics call."""
 
@@ -62,53 +105,74 @@ def sampler(learner: Learner, normaliser: Normaliser, tasks: Task, episodes: int
     return sample
 
 
-def unconstrained(batch):
-    """The same data without its constraints (m = 0): CPO becomes TRPO."""
-    return eqx.tree_at(
-        lambda b: (b.cost_advantage, b.c), batch, (batch.cost_advantage[..., :0], batch.c[..., :0])
-    )
+def unconstrained(batch: Batch) -> Batch:
+    """The same data without its constraints: m = 0."""
+    none = (batch.cost_advantage[..., :0], batch.c[..., :0])
+    return eqx.tree_at(lambda b: (b.cost_advantage, b.c), batch, none)
 
 
-def meta_iteration(learner: Learner, state: TrainState) -> tuple[TrainState, dict[str, Array]]:
-    """One meta-iteration: tasks ~ p(T), K inner updates each, one outer update. Pure; jit it once."""
-    key, task_key, walk_key = jax.random.split(state.key, 3)
-    meta = learner.meta
-    tasks = learner.env.tasks.sample_batch(task_key, meta.tasks)
-    sample = sampler(learner, state.normaliser, tasks, meta.episodes)
-    walk = collect(learner.policy, state.theta, sample, walk_key, meta, learner.inner)
-    theta, update = meta_update(learner.policy, state.theta, walk, meta, learner.inner, learner.outer)
-    metrics = summary(learner, walk, tasks, update) | {
-        "Train/PolicyStd": jnp.mean(jnp.exp(theta[-learner.env.action_size :]))
-    }
-    finite = jnp.all(jnp.isfinite(theta))
-    theta = jnp.where(finite, theta, state.theta)
-    normaliser = merge(state.normaliser, walk)
-    return TrainState(theta, normaliser, key, state.iteration + 1), metrics
-
-
-def merge(normaliser: Normaliser, walk: Walk) -> Normaliser:
-    """The observation moments of D^0 (the meta-policy's own states) of all tasks, merged in."""
-    stats = jax.tree.map(lambda x: x[0], walk.all_stats)
+def merged(normaliser: Normaliser, walk: Walk) -> Normaliser:
+    """The normaliser with the moments of D^0 merged in: the meta-policy's own observations on all tasks."""
+    stats = jax.tree.map(lambda x: x[0], walk.stats)
     mean = jnp.mean(stats.obs_mean, axis=0)
     var = jnp.mean(stats.obs_var + (stats.obs_mean - mean) ** 2, axis=0)
     return normaliser.update(jnp.float32(walk.first.weight.size), mean, var)
 
 
-def summary(learner: Learner, walk: Walk, tasks: Task, outer: StepStats) -> dict[str, Array]:
-    """The row of metrics.csv, by tag."""
-    K, measure = learner.meta.steps, learner.estimation.cost_measure
-    stats = walk.all_stats
-    limited = stats.episode_cost if measure == "episode" else stats.discounted_cost
-    total = jnp.sum(limited, axis=-1)
-    limit = jnp.sum(tasks.cost_limit, axis=-1)
+def limited_cost(learner: Learner, stats: EpisodeStats) -> Float[Array, "*M m"]:
+    """The cost that the limit limits."""
+    return stats.episode_cost if learner.estimation.cost_measure == "episode" else stats.discounted_cost
+
+
+def adapted_metrics(learner: Learner, walk: Walk, tasks: Task) -> dict[str, Array]:
+    """What the policies earned and cost on the tasks of this iteration, adapted (φ^K) and on the way there."""
+    stats = walk.stats
+    adapted = jax.tree.map(lambda x: x[-1], stats)
+    within = jnp.all(limited_cost(learner, adapted) <= tasks.cost_limit, axis=-1)
     row = {
-        "Metrics/EpRet": jnp.mean(stats.episode_return[-1]),
-        "Metrics/EpCost": jnp.mean(jnp.sum(stats.episode_cost[-1], -1)),
-        "Metrics/DiscountedCost": jnp.mean(jnp.sum(stats.discounted_cost[-1], -1)),
-        "Metrics/CostLimit": jnp.mean(limit),
-        "Metrics/SatisfiedFraction": jnp.mean((total[-1] <= limit).astype(jnp.float32)),
+        "Metrics/EpRet": jnp.mean(adapted.episode_return),
+        "Metrics/EpCost": jnp.mean(jnp.sum(adapted.episode_cost, -1)),
+        "Metrics/DiscountedCost": jnp.mean(jnp.sum(adapted.discounted_cost, -1)),
+        "Metrics/CostLimit": jnp.mean(jnp.sum(tasks.cost_limit, axis=-1)),
+        "Metrics/SatisfiedFraction": jnp.mean(within.astype(jnp.float32)),
         "Metrics/EpLen": jnp.mean(stats.length),
         "Metrics/NonFinite": jnp.sum(stats.nonfinite),
+    }
+    for k in range(learner.meta.steps + 1):
+        row[f"Adapt/step{k}/EpRet"] = jnp.mean(stats.episode_return[k])
+        row[f"Adapt/step{k}/EpCost"] = jnp.mean(jnp.sum(stats.episode_cost[k], -1))
+        row[f"Adapt/step{k}/DiscountedCost"] = jnp.mean(jnp.sum(stats.discounted_cost[k], -1))
+    return row
+
+
+def inner_metrics(learner: Learner, walk: Walk) -> dict[str, Array]:
+    """What the inner updates promised and what came true, per episode; nothing if K = 0."""
+    if learner.meta.steps == 0:
+        return {}
+    updates, stats = walk.updates, walk.stats
+    length = jnp.mean(stats.length)
+    # From per-step units (DESIGN.md §3) to those of the limit.
+    per_limit = length if learner.estimation.cost_measure == "episode" else 1 / (1 - learner.estimation.gamma)
+    cost = jnp.sum(limited_cost(learner, stats), axis=-1)
+    row = {
+        "Train/KL": jnp.mean(updates.kl),
+        "Train/CostPromised": per_limit * jnp.mean(jnp.sum(updates.promised_cost, axis=-1)),
+        "Train/CostRealised": jnp.mean(cost[1:] - cost[:-1]),
+        "Train/ReturnPromised": -length * jnp.mean(updates.promised_loss),
+        "Train/ReturnRealised": jnp.mean(stats.episode_return[1:] - stats.episode_return[:-1]),
+        "Misc/Rejected": jnp.sum(1.0 - updates.accepted),
+        "Misc/Edge": jnp.sum(updates.edge),
+        "Misc/CGResidual": jnp.mean(updates.residual),
+        "Misc/Alpha": jnp.mean(updates.alpha),
+    }
+    for case in Case:
+        row[f"Misc/Case/{case.name}"] = jnp.sum((updates.case == case).astype(jnp.float32))
+    return row
+
+
+def outer_metrics(outer: StepStats) -> dict[str, Array]:
+    """What became of the meta-policy's own update."""
+    return {
         "Meta/KL": outer.kl,
         "Meta/Case": outer.case,
         "Meta/Accepted": outer.accepted,
@@ -117,23 +181,3 @@ def summary(learner: Learner, walk: Walk, tasks: Task, outer: StepStats) -> dict
         "Meta/Edge": outer.edge,
         "Meta/LossPromised": outer.promised_loss,
     }
-    for k in range(K + 1):
-        row[f"Adapt/step{k}/EpRet"] = jnp.mean(stats.episode_return[k])
-        row[f"Adapt/step{k}/EpCost"] = jnp.mean(jnp.sum(stats.episode_cost[k], -1))
-    updates = walk.updates
-    if K > 0:
-        scale = 1.0 / (1.0 - learner.estimation.gamma) if measure == "discounted" else jnp.mean(stats.length)
-        row |= {
-            "Train/KL": jnp.mean(updates.kl),
-            "Train/CostPromised": scale * jnp.mean(updates.promised_cost),
-            "Train/CostRealised": jnp.mean(total[1:] - total[:-1]),
-            "Train/LossPromised": jnp.mean(updates.promised_loss),
-            "Train/ReturnRealised": jnp.mean(stats.episode_return[1:] - stats.episode_return[:-1]),
-            "Misc/Rejected": jnp.sum(1.0 - updates.accepted),
-            "Misc/Edge": jnp.sum(updates.edge),
-            "Misc/CGResidual": jnp.mean(updates.residual),
-            "Misc/Alpha": jnp.mean(updates.alpha),
-        }
-        for case in Case:
-            row[f"Misc/Case/{case.name}"] = jnp.sum((updates.case == case).astype(jnp.float32))
-    return row

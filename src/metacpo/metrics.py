@@ -3,7 +3,7 @@
 import csv
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,14 +37,10 @@ TAGS = {
     "Metrics/NonFinite": Tag("worlds", "Worlds left out because something in them was not finite."),
     "Train/KL": Tag("nat", "Mean KL divergence of an inner update."),
     "Train/PolicyStd": Tag("action", "Mean standard deviation of the meta-policy's actions."),
-    "Train/CostPromised": Tag(
-        "cost", "Mean change of the limited cost that an inner update's surrogate predicts."
-    ),
+    "Train/CostPromised": Tag("cost", "Mean change of the limited cost that an inner update's surrogate predicts."),
     "Train/CostRealised": Tag("cost", "Mean change of the limited cost that came true in the next batch."),
     "Train/LossPromised": Tag("1", "Mean change of the loss L_R that an inner update's surrogate predicts."),
-    "Train/ReturnPromised": Tag(
-        "return", "Mean change of the return that an inner update's surrogate predicts."
-    ),
+    "Train/ReturnPromised": Tag("return", "Mean change of the return that an inner update's surrogate predicts."),
     "Train/ReturnRealised": Tag("return", "Mean change of the return that came true in the next batch."),
     "Meta/KL": Tag("nat", "KL divergence of the outer update."),
     "Meta/Case": Tag("case", "Case of the outer step, the number of a metacpo.solver.Case."),
@@ -74,15 +70,21 @@ def describe(tag: str) -> Tag:
 class MetricsWriter:
     """One row per meta-iteration, on disk before the next one starts. Use it in a `with`."""
 
-    def __init__(self, run_dir: Path, resume_at: int = 0):
-        """Rows after iteration `resume_at` are dropped: the run continues there and will write them again.
+    def __init__(self, run_dir: Path, tags: Sequence[str], resume_at: int = 0):
+        """`tags` are the columns; an iteration that does not log one of them leaves its cell empty.
+
+        Rows after iteration `resume_at` are dropped: the run continues there and will write them again.
 
         env_steps and seconds then are those of the last row that is left.
         """
-        self._path = run_dir / FILE
-        self._columns, self.env_steps, self.seconds = _rewind(self._path, resume_at)
+        self._path, self._columns = run_dir / FILE, [*COUNTERS, *tags]
+        header, self.env_steps, self.seconds = _rewind(self._path, resume_at)
+        if header and header != self._columns:
+            raise MetricsError(f"{self._path}: its columns are not those that this version logs")
         self._file = self._path.open("a", newline="", encoding="utf-8")
         purge_step = resume_at + 1 if resume_at else None
+        if not header:
+            csv.writer(self._file).writerow(self._columns)
         self._events = SummaryWriter(str(run_dir / "tb"), purge_step=purge_step, flush_secs=10)
 
     def __enter__(self) -> "MetricsWriter":
@@ -94,15 +96,12 @@ class MetricsWriter:
 
     def write(self, iteration: int, env_steps: int, seconds: float, row: Mapping[str, np.ndarray]) -> None:
         """Append the numbers of one meta-iteration, as texts that are read back as the same float32."""
-        writer = csv.writer(self._file)
-        columns = [*COUNTERS, *sorted(row)]
-        if not self._columns:
-            writer.writerow(columns)
-            self._columns = columns
-        if columns != self._columns:
-            raise MetricsError(f"{self._path}: its columns are not those that this version logs")
+        unknown = set(row) - set(self._columns)
+        if unknown:
+            raise MetricsError(f"{self._path}: has no column for {', '.join(sorted(unknown))}")
         values = {tag: np.asarray(value)[()] for tag, value in row.items()}
-        writer.writerow([iteration, env_steps, f"{seconds:.3f}", *(str(values[tag]) for tag in columns[3:])])
+        cells = (str(values.get(tag, "")) for tag in self._columns[len(COUNTERS) :])
+        csv.writer(self._file).writerow([iteration, env_steps, f"{seconds:.3f}", *cells])
         self._file.flush()
         self.env_steps, self.seconds = env_steps, seconds
         for tag, value in values.items():
@@ -127,9 +126,7 @@ def _rewind(path: Path, iteration: int) -> tuple[list[str], int, float]:
     except (ValueError, IndexError):
         raise MetricsError(f"{path}: damaged, it has no row of iteration {iteration}") from None
     if last != iteration:
-        raise MetricsError(
-            f"{path}: ends at iteration {last}, before the checkpoint of iteration {iteration}"
-        )
+        raise MetricsError(f"{path}: ends at iteration {last}, before the checkpoint of iteration {iteration}")
     part = path.with_suffix(".csv.part")
     with part.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([header, *kept])

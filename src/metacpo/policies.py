@@ -29,9 +29,7 @@ class Normaliser(eqx.Module):
         std = jnp.maximum(jnp.sqrt(self.var), STD_FLOOR)
         return jnp.clip((obs - self.mean) / std, -CLIP, CLIP)
 
-    def update(
-        self, count: Float[Array, ""], mean: Float[Array, " O"], var: Float[Array, " O"]
-    ) -> "Normaliser":
+    def update(self, count: Float[Array, ""], mean: Float[Array, " O"], var: Float[Array, " O"]) -> "Normaliser":
         """Merged with the moments of `count` further observations (Chan et al. 1979, parallel variance)."""
         total = jnp.maximum(self.count + count, 1.0)
         share = count / total  # 1 for the first batch: it replaces the prior
@@ -86,6 +84,10 @@ class GaussianPolicy:
         weight, bias = layers[-1]
         return Gaussian(z @ weight + bias, log_std)
 
+    def log_std(self, phi: Float[Array, " n"]) -> Float[Array, " A"]:
+        """Log standard deviation of every action: the last A entries of φ."""
+        return self._unravel(phi)[1]
+
     def fisher(
         self,
         phi: Float[Array, " n"],
@@ -132,3 +134,25 @@ class GaussianPolicy:
             layers.append((phi[start:end].reshape(fan_in, fan_out), phi[end : end + fan_out]))
             start = end + fan_out
         return layers, phi[start:]
+
+
+class Policy(eqx.Module):
+    """A trained policy as users hold it: raw observations in, actions out, normaliser inside."""
+
+    description: GaussianPolicy = eqx.field(static=True)
+    phi: Float[Array, " n"]
+    normaliser: Normaliser
+
+    def __call__(
+        self, obs: Float[Array, "*batch O"], key: Key[Array, ""] | None = None, *, deterministic: bool = False
+    ) -> Float[Array, "*batch A"]:
+        """The mean action if `deterministic`, else one drawn with `key`. Raises ValueError if that is missing.
+
+        Actions are what the environment takes; Point-Circle's actuators clamp them to [-1, 1].
+        """
+        pi = self.description(self.phi, self.normaliser(jnp.asarray(obs, self.phi.dtype)))
+        if deterministic:
+            return pi.mean
+        if key is None:
+            raise ValueError("key: missing; a stochastic action needs one (or pass deterministic=True)")
+        return pi.mean + jnp.exp(pi.log_std) * jax.random.normal(key, pi.mean.shape, pi.mean.dtype)

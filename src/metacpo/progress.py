@@ -55,9 +55,7 @@ class LiveProgress:
     def show(self, row: Row) -> None:
         table = Table(*row.cells, box=None, header_style="dim", pad_edge=False)
         style = "green" if row.cost <= row.cost_limit else "red"
-        table.add_row(
-            *(f"[{style}]{text}[/]" if name == "cost" else text for name, text in row.cells.items())
-        )
+        table.add_row(*(f"[{style}]{text}[/]" if name == "cost" else text for name, text in row.cells.items()))
         self._live.update(table, refresh=True)
 
 

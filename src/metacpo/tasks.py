@@ -1,12 +1,13 @@
 """What differs between the CMDPs of a family: a task, and the distributions that tasks are drawn from."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key, Shaped
+from jaxtyping import Array, Float, Key
 
 SPLITS = ("train", "held-out", "shifted")
 
@@ -36,7 +37,7 @@ class Parameter:
     unit: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # hashable, as a static argument of jit must be
 class TaskDistribution:
     """Tasks of one family: `train` and `held-out` share a distribution, `shifted` has another.
 
@@ -68,11 +69,10 @@ class TaskDistribution:
         values = {name: params.get(name, field.default) for name, field in self.parameters.items()}
         for name, value in values.items():
             field = self.parameters[name]
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not field.low <= value <= field.high:  # NaN is in no range
-                raise TaskError(
-                    f"task.{name}: {value!r} is not in [{field.low:g}, {field.high:g}] {field.unit}"
-                )
+            # NaN and infinity fail the comparison; true and false are numbers to Python, but not here.
+            number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+            if not field.low <= number <= field.high:
+                raise TaskError(f"task.{name}: {value!r} is not in [{field.low:g}, {field.high:g}] {field.unit}")
         arrays = {name: jnp.asarray(value, jnp.float32) for name, value in values.items()}
         return Task(jnp.asarray(self.cost_limit, jnp.float32), arrays)
 
@@ -81,7 +81,6 @@ class TaskDistribution:
         return replace(self, cost_limit=cost_limit)
 
 
-def with_cost_limit(task: Task, cost_limit: Shaped[Array, " m"]) -> Task:
-    """The same task (or batch of tasks) under other limits."""
-    limit = jnp.broadcast_to(cost_limit.astype(jnp.float32), task.cost_limit.shape)
-    return Task(limit, task.params)
+def with_cost_limit(tasks: Task, cost_limit: float) -> Task:
+    """The same task (or batch of tasks) under another limit on every constraint."""
+    return Task(jnp.full_like(tasks.cost_limit, cost_limit), tasks.params)

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -25,7 +26,7 @@ from rich.console import Console
 
 from metacpo import checkpoint
 from metacpo.config import Config, ConfigError, build
-from metacpo.learner import Learner, TrainState, init_state, meta_iteration
+from metacpo.learner import Learner, TrainState, init_state, meta_iteration, warmup, warmup_iteration
 from metacpo.metrics import MetricsWriter
 from metacpo.progress import Row, progress
 from metacpo.solver import Case
@@ -98,20 +99,23 @@ def _continue(run: Run) -> Run:
         console.print(f"all {start} meta-iterations are done", highlight=False)
         return run
     with (
-        MetricsWriter(run.path, start) as writer,
+        MetricsWriter(run.path, logged_tags(run), start) as writer,
         _stop_signals() as stop,
         count_compilations() as compilations,
     ):
         clock = _Clock(writer.env_steps, writer.seconds)
-        iterate = compile_iteration(run.learner, state, console)
+        executables: dict[Learner, Iterate] = {}
         with progress(console) as display:
             for iteration in range(start + 1, config.iterations + 1):
                 if stop.is_set():
                     break
+                learner = learner_at(run, iteration)
+                if learner not in executables:
+                    executables[learner] = compile_iteration(learner, state, console)
                 clock.start_lap()
-                state, metrics = iterate(state)
+                state, metrics = executables[learner](state)
                 row = {tag: np.asarray(value) for tag, value in metrics.items()}  # waits for the device
-                clock.end_lap(_env_steps(run.learner, row))
+                clock.end_lap(_env_steps(learner, row))
                 writer.write(iteration, clock.env_steps, clock.seconds, row)
                 display.show(_shown(config, iteration, row, clock))
                 if iteration % config.checkpoint_every == 0:
@@ -123,6 +127,20 @@ def _continue(run: Run) -> Run:
     return run
 
 
+def learner_at(run: Run, iteration: int) -> Learner:
+    """What learns in this iteration (the first is 1): the warm-up's learner, then the run's."""
+    settings = run.config.warmup
+    return warmup(run.learner, settings) if iteration <= settings.iterations else run.learner
+
+
+def logged_tags(run: Run) -> list[str]:
+    """Every tag that a meta-iteration of the run logs, warm-up or not: the columns of its metrics.csv."""
+    tags = set()
+    for iteration in (1, run.config.iterations):
+        tags |= set(jax.eval_shape(partial(meta_iteration, learner_at(run, iteration)), run.state)[1])
+    return sorted(tags)
+
+
 def compile_iteration(learner: Learner, state: TrainState, console: Console) -> Iterate:
     """`meta_iteration` of this learner as one executable, which cannot be compiled again behind our back.
 
@@ -130,11 +148,12 @@ def compile_iteration(learner: Learner, state: TrainState, console: Console) -> 
     keeps this one only where the physics is compiled too.
     """
     use_compilation_cache()
-    console.print("compiling the meta-iteration …", highlight=False)
+    function = meta_iteration if learner.meta.steps > 0 else warmup_iteration
+    console.print(f"compiling {function.__name__} …", highlight=False)
     begin = time.perf_counter()
     # Full float32 products: an accelerator's default of fewer bits is not enough for conjugate gradients.
     with jax.default_matmul_precision("highest"):
-        executable = jax.jit(meta_iteration, static_argnums=0).lower(learner, state).compile()
+        executable = jax.jit(function, static_argnums=0).lower(learner, state).compile()
     console.print(f"compiled in {time.perf_counter() - begin:.1f} s", highlight=False)
     return executable
 
@@ -175,9 +194,7 @@ def _stop_signals() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():  # only that one may handle signals
         yield stop
         return
-    before = {
-        number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGINT, signal.SIGTERM)}
 
     def restore() -> None:
         for number, handler in before.items():
@@ -248,7 +265,5 @@ def _say_how_it_ended(run: Run, console: Console) -> None:
     counts = ", ".join(f"{name} {count}" for name, count in sorted(run.compilations.items()))
     console.print(f"compilations: {counts}", highlight=False, soft_wrap=True)
     if not run.finished:
-        done = (
-            f"interrupted after {int(run.state.iteration)} of {run.config.iterations} meta-iterations, saved"
-        )
+        done = f"interrupted after {int(run.state.iteration)} of {run.config.iterations} meta-iterations, saved"
         console.print(f"{done}; resume with: metacpo resume {run.path}", highlight=False, soft_wrap=True)

@@ -166,7 +166,7 @@ def _evaluate(run: "Run", trial: Trial, splits: tuple[str, ...]) -> Any:
     """Adaptation of the run's meta-policy as `trial` says, checked as the config's own settings are."""
     from metacpo.evaluation import evaluate
 
-    task = None if trial.task is None else run.learner.env.tasks.make(_json(trial.task))
+    task = None if trial.task is None else run.learner.tasks.make(_json(trial.task))
     usual = run.config.adaptation
     settings = replace(
         usual,
@@ -175,9 +175,7 @@ def _evaluate(run: "Run", trial: Trial, splits: tuple[str, ...]) -> Any:
     )
     limit = run.config.cost_limit if trial.cost_limit is None else trial.cost_limit
     replace(run.config, adaptation=settings, cost_limit=limit, seed=trial.seed)  # raises what is not allowed
-    return evaluate(
-        run.learner, run.state, settings, splits, trial.seed, cost_limit=trial.cost_limit, task=task
-    )
+    return evaluate(run.learner, run.state, settings, splits, trial.seed, cost_limit=trial.cost_limit, task=task)
 
 
 def _show(result: Any) -> None:

@@ -42,9 +42,7 @@ def test_reward_by_hand(position, velocity, radius, reward):
     assert float(circle_reward(*arguments)) == pytest.approx(reward, abs=1e-7)
 
 
-@pytest.mark.parametrize(
-    ("x", "y", "cost"), [(0.89, 0, 0), (0.91, 0, 1), (-0.91, 5, 1), (-0.89, 5, 0), (0, 9, 0)]
-)
+@pytest.mark.parametrize(("x", "y", "cost"), [(0.89, 0, 0), (0.91, 0, 1), (-0.91, 5, 1), (-0.89, 5, 0), (0, 9, 0)])
 def test_cost_is_one_outside_the_walls(x, y, cost):
     assert float(wall_cost(jnp.array([x, y], jnp.float32), jnp.float32(0.9))) == cost
     after = step(TASK, at(x, y, 0.0), IDLE)

@@ -100,9 +100,7 @@ def test_definition(ego):
 @given(objects, st.integers(1, BINS - 1))
 def test_turning_by_whole_bins_shifts_the_bins(ego, turns):
     angle = turns * 2 * math.pi / BINS
-    turned = np.asarray(ego) @ np.array(
-        [[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]]
-    )
+    turned = np.asarray(ego) @ np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
     before, after = lidar(jnp.asarray(ego, jnp.float32)), lidar(jnp.asarray(turned, jnp.float32))
     # An object at the robot's own place has no direction to turn.
     if min(np.hypot(*np.asarray(ego).T)) > 1e-3:

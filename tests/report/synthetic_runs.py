@@ -32,9 +32,7 @@ def write_table(path: Path, header: Sequence[str], rows: Sequence[list]) -> None
         csv.writer(file).writerows([header, *rows])
 
 
-def write_run(
-    folder: Path, iterations: int = 40, config: str = CONFIG, paths: bool = True, seed: int = 0
-) -> Path:
+def write_run(folder: Path, iterations: int = 40, config: str = CONFIG, paths: bool = True, seed: int = 0) -> Path:
     """A complete run folder: 2 splits of 4 tasks, K = 3 updates."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)

@@ -131,9 +131,7 @@ def test_a_run_that_does_not_adapt(tmp_path):
     path = folder / "adaptation.csv"
     header, *rows = path.read_text().splitlines()
     path.write_text("\n".join([header, *[row for row in rows if row.split(",")[2] == "0"]]))
-    metrics = {
-        tag: values for tag, values in read_run(folder).metrics.items() if not tag.startswith(("Adapt", "Mi"))
-    }
+    metrics = {tag: values for tag, values in read_run(folder).metrics.items() if not tag.startswith(("Adapt", "Mi"))}
     write_table(folder / "metrics.csv", list(metrics), np.stack(list(metrics.values()), axis=1).tolist())
     text = write_report([folder]).read_text()
     assert Reader(text).cells[2] == "11.5"
@@ -151,9 +149,7 @@ def test_tags_that_are_never_finite_do_not_break_the_page(tmp_path):
 
 
 def test_several_runs_share_one_page_in_their_parent(tmp_path):
-    runs = [
-        write_run(tmp_path / name, paths=False, seed=seed) for seed, name in enumerate(("first", "second"))
-    ]
+    runs = [write_run(tmp_path / name, paths=False, seed=seed) for seed, name in enumerate(("first", "second"))]
     path = runs[1] / "adaptation.csv"
     header, *rows = path.read_text().splitlines()
     fields = [row.split(",") for row in rows]

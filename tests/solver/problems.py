@@ -34,9 +34,7 @@ def random_problem(rng, n=6):
 def random_batch(count=1000, seed=0):
     """The same five arrays stacked over `count` problems, in the default dtype."""
     rng = np.random.default_rng(seed)
-    return tuple(
-        jnp.asarray(np.stack(a)) for a in zip(*(random_problem(rng) for _ in range(count)), strict=True)
-    )
+    return tuple(jnp.asarray(np.stack(a)) for a in zip(*(random_problem(rng) for _ in range(count)), strict=True))
 
 
 def _cone_program(cost, rows, bounds, h, delta):

@@ -19,9 +19,7 @@ def with_closed_over_metric(g, b, c, log_scale, delta, h):
     """The problem whose H = D h D, D = diag(exp(log_scale)), is a function that closes over log_scale [n]."""
     scale = jnp.exp(log_scale)
     structure = jax.ShapeDtypeStruct(g.shape, g.dtype)
-    metric = lx.FunctionLinearOperator(
-        lambda v: scale * (h @ (scale * v)), structure, lx.positive_semidefinite_tag
-    )
+    metric = lx.FunctionLinearOperator(lambda v: scale * (h @ (scale * v)), structure, lx.positive_semidefinite_tag)
     return Problem(g, b[None], c[None], metric, delta)
 
 
@@ -72,9 +70,7 @@ def test_derivative_equals_finite_differences(jacobians, case, argument):
     np.testing.assert_allclose(reverse / (scale + 1e-3), differences / (scale + 1e-3), rtol=0, atol=1e-5)
     np.testing.assert_allclose(forward / (scale + 1e-3), reverse / (scale + 1e-3), rtol=0, atol=1e-9)
     # The argument matters in this case, or is known not to.
-    independent = (case == Case.INFEASIBLE and argument in (0, 2)) or (
-        case == Case.SLACK and argument in (1, 2)
-    )
+    independent = (case == Case.INFEASIBLE and argument in (0, 2)) or (case == Case.SLACK and argument in (1, 2))
     assert np.all(scale == 0) if independent else np.all(scale > 0)
 
 

@@ -85,9 +85,7 @@ def test_hand_computed_step_catches_the_sign_error_of_the_dual(x64):
 
 
 def test_recovery_step_lowers_the_constraint_as_far_as_the_region_allows(x64):
-    sol = solve(
-        Problem(jnp.array([1.0, 0.0]), jnp.array([[0.0, 2.0]]), jnp.array([5.0]), None, jnp.array(0.5))
-    )
+    sol = solve(Problem(jnp.array([1.0, 0.0]), jnp.array([[0.0, 2.0]]), jnp.array([5.0]), None, jnp.array(0.5)))
     assert sol.case == Case.INFEASIBLE
     np.testing.assert_allclose(sol.step, [0.0, -1.0], atol=1e-12)
     np.testing.assert_allclose(sol.lam, 2.0)  # b + λx = 0

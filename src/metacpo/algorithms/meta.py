@@ -17,22 +17,21 @@ from typing import Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Float, Key
 
 from metacpo.algorithms.trust_region import (
     StepStats,
     TrustRegionSettings,
-    acceptable,
     cg_settings,
     constrained_step,
+    line_search,
     metric,
-    step_stats,
     update,
 )
-from metacpo.estimation import Batch, kl, surrogates
+from metacpo.estimation import Batch, surrogates
 from metacpo.estimation.batch import EpisodeStats
 from metacpo.policies import GaussianPolicy
-from metacpo.solver import Problem, backtrack, solve
+from metacpo.solver import Problem, solve
 
 MetaGradient = Literal["exact", "first_order"]
 Sampler = Callable[[Float[Array, "M n"], Key[Array, ""]], tuple[Batch, EpisodeStats]]
@@ -51,8 +50,8 @@ class MetaSettings:
 class Walk(eqx.Module):
     """One descent of all M tasks: data and line-search factors of the K steps, and where it ended.
 
-    batches[k], alphas[k], steps[k], stats[k] belong to φ^k → φ^{k+1}, stacked on a leading axis K;
-    last and last_stats belong to φ^K.
+    batches[k], alphas[k] and updates[k] belong to φ^k → φ^{k+1}, k < K; stats[k] to φ^k, k ≤ K; phi is φ^K and
+    last its data D^K.
     """
 
     batches: Batch
@@ -61,12 +60,6 @@ class Walk(eqx.Module):
     stats: EpisodeStats
     phi: Float[Array, "M n"]
     last: Batch
-    last_stats: EpisodeStats
-
-    @property
-    def all_stats(self) -> EpisodeStats:
-        """The statistics of φ^0..φ^K on one leading axis [K + 1, M]."""
-        return jax.tree.map(lambda xs, x: jnp.concatenate([xs, x[None]]), self.stats, self.last_stats)
 
     @property
     def first(self) -> Batch:
@@ -85,17 +78,19 @@ def collect(
     inner: TrustRegionSettings,
 ) -> Walk:
     """K inner updates of every task from θ, with fresh data for each. `sample(φ [M, n], key)` rolls out."""
-    phi = jnp.broadcast_to(theta, (settings.tasks, *theta.shape))
-    keys = jax.random.split(key, settings.steps + 1)
+    start = jnp.broadcast_to(theta, (settings.tasks, *theta.shape))
 
     def inner_step(phi: Float[Array, "M n"], key: Key[Array, ""]):
         batch, stats = sample(phi, key)
-        new, update_stats = jax.vmap(lambda p, D: update(policy, p, D, inner))(phi, batch)
-        return new, (batch, update_stats, stats)
+        new, updates = jax.vmap(lambda p, D: update(policy, p, D, inner))(phi, batch)
+        return new, (phi, batch, stats, updates)
 
-    phi, (batches, updates, stats) = jax.lax.scan(inner_step, phi, keys[:-1])
-    last, last_stats = sample(phi, keys[-1])
-    return Walk(batches, updates.alpha, updates, stats, phi, last, last_stats)
+    # K + 1 rounds of one loop body, so that the rollout is compiled once; the last round's update is dropped.
+    keys = jax.random.split(key, settings.steps + 1)
+    _, (phis, batches, stats, updates) = jax.lax.scan(inner_step, start, keys)
+    K = settings.steps
+    first, updates = (jax.tree.map(lambda x: x[:K], tree) for tree in (batches, updates))
+    return Walk(first, updates.alpha, updates, stats, phis[K], jax.tree.map(lambda x: x[K], batches))
 
 
 def replay(
@@ -151,35 +146,30 @@ def meta_update(
     def objective(p: Float[Array, " n"]):
         return meta_objective(policy, p, walk, inner, settings.meta_gradient)
 
-    before, pullback = jax.vjp(objective, theta)
-    m = before[1].shape[0]
-    unit = jnp.eye(m + 1, dtype=theta.dtype)
-    (rows,) = jax.vmap(pullback)((unit[:, 0], unit[:, 1:]))
+    (_, G), pullback = jax.vjp(objective, theta)
+    unit = jnp.eye(G.shape[0] + 1, dtype=theta.dtype)
+    (rows,) = jax.vmap(pullback)((unit[:, 0], unit[:, 1:]))  # ∇F, then the rows of ∇G
     states = pooled(walk.first)
-    problem = Problem(
-        rows[0],
-        rows[1:],
-        before[1],
-        metric(policy, theta, states, outer),
-        jnp.asarray(outer.max_kl, theta.dtype),
-    )
+    delta = jnp.asarray(outer.max_kl, theta.dtype)
+    problem = Problem(rows[0], rows[1:], G, metric(policy, theta, states, outer), delta)
     solution = solve(problem, cg=cg_settings(outer))
-
-    def accept(alpha: Float[Array, ""]) -> Bool[Array, ""]:
-        new = theta + alpha * solution.step
-        return acceptable(solution.case, before, objective(new), kl(policy, theta, new, states), outer.max_kl)
-
-    alpha, accepted, _ = backtrack(accept, outer.backtrack_ratio, outer.backtracks)
-    new = theta + alpha * solution.step
-    return new, step_stats(solution, alpha, accepted, kl(policy, theta, new, states), before, objective(new))
+    return line_search(policy, theta, solution, objective, states, outer)
 
 
 def pooled(batch: Batch) -> Batch:
     """The data of M tasks as that of one, every task with the same share. c is averaged."""
-    M = batch.weight.shape[0]
-    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
-    return eqx.tree_at(
-        lambda b: (b.weight, b.cost_weight, b.c),
-        flat,
-        (flat.weight / M, flat.cost_weight / M, jnp.mean(batch.c, axis=0)),
+    M, N = batch.weight.shape
+
+    def flat(x: Array) -> Array:
+        return x.reshape(M * N, *x.shape[2:])
+
+    return Batch(
+        z=flat(batch.z),
+        action=flat(batch.action),
+        log_prob=flat(batch.log_prob),
+        reward_advantage=flat(batch.reward_advantage),
+        cost_advantage=flat(batch.cost_advantage),
+        weight=flat(batch.weight) / M,
+        cost_weight=flat(batch.cost_weight) / M,
+        c=jnp.mean(batch.c, axis=0),
     )

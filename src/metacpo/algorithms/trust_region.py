@@ -4,6 +4,7 @@ CPO (Achiam et al. 2017, eqs. 10-14) minimises the linearised loss under the lin
 KL ball; without a constraint it is TRPO (Schulman et al. 2015). Both are one `metacpo.solver.solve`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -16,6 +17,8 @@ from jaxtyping import Array, Bool, Float
 from metacpo.estimation import Batch, kl, surrogates
 from metacpo.policies import GaussianPolicy
 from metacpo.solver import Case, CGSettings, Problem, Solution, backtrack, solve
+
+Objective = tuple[Float[Array, ""], Float[Array, " m"]]  # (L_R, c)
 
 
 @dataclass(frozen=True)
@@ -114,28 +117,52 @@ def update(
 ) -> tuple[Float[Array, " n"], StepStats]:
     """φ + α·x with the largest accepted α (0 if none): the step of an inner loop, not differentiated."""
     solution = constrained_step(policy, phi, batch, settings)
-    before = surrogates(policy, phi, batch)
 
-    def accept(alpha: Float[Array, ""]) -> Bool[Array, ""]:
+    def objective(new: Float[Array, " n"]) -> Objective:
+        return surrogates(policy, new, batch)
+
+    return line_search(policy, phi, solution, objective, batch, settings)
+
+
+def line_search(
+    policy: GaussianPolicy,
+    phi: Float[Array, " n"],
+    solution: Solution,
+    objective: Callable[[Float[Array, " n"]], Objective],
+    states: Batch,
+    settings: TrustRegionSettings,
+) -> tuple[Float[Array, " n"], StepStats]:
+    """φ + α·x with the largest α that keeps the step's word on `objective` (L_R, c) and on the KL at `states`.
+
+    If none does, φ stays as it is, and what the stats promise is no change.
+    """
+    before = objective(phi)
+
+    def trial(alpha: Float[Array, ""]):
         new = phi + alpha * solution.step
-        return acceptable(
-            solution.case,
-            before,
-            surrogates(policy, new, batch),
-            kl(policy, phi, new, batch),
-            settings.max_kl,
-        )
+        after, divergence = objective(new), kl(policy, phi, new, states)
+        return acceptable(solution.case, before, after, divergence, settings.max_kl), (after, divergence)
 
-    alpha, accepted, _ = backtrack(accept, settings.backtrack_ratio, settings.backtracks)
-    new = phi + alpha * solution.step
-    after = surrogates(policy, new, batch)
-    return new, step_stats(solution, alpha, accepted, kl(policy, phi, new, batch), before, after)
+    alpha, accepted, _, (after, divergence) = backtrack(
+        trial, jnp.asarray(settings.backtrack_ratio, phi.dtype), settings.backtracks
+    )
+    stats = StepStats(
+        case=solution.case.astype(phi.dtype),
+        accepted=accepted.astype(phi.dtype),
+        kl=jnp.where(accepted, divergence, 0.0),
+        alpha=alpha,
+        residual=solution.residual,
+        edge=solution.edge.astype(phi.dtype),
+        promised_loss=jnp.where(accepted, after[0] - before[0], 0.0),
+        promised_cost=jnp.where(accepted, after[1] - before[1], 0.0),
+    )
+    return jnp.where(accepted, phi + alpha * solution.step, phi), stats
 
 
 def acceptable(
     case: Array,
-    before: tuple[Array, Array],
-    after: tuple[Array, Array],
+    before: Objective,
+    after: Objective,
     divergence: Float[Array, ""],
     max_kl: float,
 ) -> Bool[Array, ""]:
@@ -148,24 +175,3 @@ def acceptable(
     recovering = (case == Case.INFEASIBLE) | (case == Case.RECOVERING)
     held = jnp.all(c_new <= jnp.maximum(c, 0.0))
     return (divergence <= max_kl) & held & ((L_R_new <= L_R) | recovering) & jnp.isfinite(L_R_new)
-
-
-def step_stats(
-    solution: Solution,
-    alpha: Array,
-    accepted: Array,
-    divergence: Array,
-    before: tuple[Array, Array],
-    after: tuple[Array, Array],
-) -> StepStats:
-    """Numbers for the log, all floats."""
-    return StepStats(
-        case=solution.case.astype(alpha.dtype),
-        accepted=accepted.astype(alpha.dtype),
-        kl=divergence,
-        alpha=alpha,
-        residual=solution.residual,
-        edge=solution.edge.astype(alpha.dtype),
-        promised_loss=after[0] - before[0],
-        promised_cost=after[1] - before[1],
-    )

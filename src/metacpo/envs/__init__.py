@@ -22,4 +22,4 @@ def make(name: str, physics: str = "mujoco") -> Environment:
     return ENVIRONMENTS[name]()
 
 
-__all__ = ["ENVIRONMENTS", "PHYSICS", "Environment", "UnknownEnvironment", "State", "make"]
+__all__ = ["ENVIRONMENTS", "PHYSICS", "Environment", "State", "UnknownEnvironment", "make"]

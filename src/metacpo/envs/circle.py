@@ -107,9 +107,7 @@ def wall_cost(position: Float[Array, " 2"], wall: Float[Array, ""]) -> Float[Arr
     return (jnp.abs(position[0]) > wall).astype(jnp.float32)
 
 
-def _draw(
-    key: Key[Array, ""], radius: tuple[float, float], ratio: tuple[float, float]
-) -> dict[str, Float[Array, ""]]:
+def _draw(key: Key[Array, ""], radius: tuple[float, float], ratio: tuple[float, float]) -> dict[str, Float[Array, ""]]:
     """R uniform in `radius`, d = u·R with u uniform in `ratio`, rounded to the millimetre as upstream does."""
     first, second = jax.random.split(key)
     R = jax.random.uniform(first, (), minval=radius[0], maxval=radius[1])

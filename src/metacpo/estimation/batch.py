@@ -21,7 +21,8 @@ class EstimationSettings:
     """How returns, costs and advantages are estimated.
 
     cost_measure says which cost the limit limits: "episode" (Σ c_t) or "discounted" (Σ γᵗ c_t).
-    cost_margin is the safety margin on the measured cost, in standard errors of its mean over the batch.
+    Updates aim below the limit h, because a batch measures the cost with an error and a surrogate keeps only part
+    of its promises: at cost_target·h, with cost_margin standard errors of the batch's mean added to the cost.
     """
 
     gamma: float = 0.99
@@ -29,6 +30,7 @@ class EstimationSettings:
     cost_gamma: float = 0.99
     cost_lam: float = 0.95
     cost_measure: CostMeasure = "episode"
+    cost_target: float = 1.0
     cost_margin: float = 0.0
 
 
@@ -85,37 +87,34 @@ def make_batch(
 ) -> tuple[Batch, EpisodeStats]:
     """The batch of one task's trajectory under limit h, and what its episodes earned and cost.
 
-    Reward advantages are standardised (a step does not depend on the scale of g); cost advantages are only
-    centred, because their scale is the constraint's unit.
+    Advantages are centred and keep their units: L_R is reward per step, c is cost per step. (Dividing them by
+    their spread, as is usual, would change no step, but the weight of a task in the meta-loss.)
     """
     z, z_final = normaliser(trajectory.obs), normaliser(trajectory.final_obs)
-    valid = trajectory.valid
+    valid, m = trajectory.valid, trajectory.cost.shape[-1]
     episodic = settings.cost_measure == "episode"
 
-    def advantage(signal: Array, gamma: float, lam: float, bootstrap: bool) -> Array:
-        v, v_final = fit_values(trajectory, z, z_final, signal, gamma, bootstrap)
-        estimate = jax.vmap(gae, in_axes=(1, 1, 0, 1, 0, None), out_axes=1)
-        return estimate(signal, v, v_final, valid, trajectory.terminated, (gamma, lam))
-
-    # γ_C = 1 counts the cost until the episode's end, where it stops: nothing to bootstrap.
-    per_cost = jax.vmap(
-        lambda s: advantage(s, settings.cost_gamma, settings.cost_lam, settings.cost_gamma < 1), 2, 2
-    )
-    cost_advantage = per_cost(trajectory.cost)
-    reward_advantage = advantage(trajectory.reward, settings.gamma, settings.lam, True)
+    # Reward and costs are signals alike, each with its own (γ, λ): one fit and one recursion, compiled once.
+    signals = jnp.concatenate([trajectory.reward[..., None], trajectory.cost], axis=-1)
+    gamma = jnp.asarray([settings.gamma] + m * [settings.cost_gamma], z.dtype)
+    lam = jnp.asarray([settings.lam] + m * [settings.cost_lam], z.dtype)
+    v, v_final = fit_values(trajectory, z, z_final, signals, gamma)
+    over_episodes = jax.vmap(gae, in_axes=(1, 1, 0, 1, 0, None), out_axes=1)
+    over_signals = jax.vmap(over_episodes, in_axes=(2, 2, 1, None, None, 0), out_axes=2)
+    advantage = over_signals(signals, v, v_final, valid, trajectory.terminated, (gamma, lam))
+    reward_advantage, cost_advantage = advantage[..., 0], advantage[..., 1:]
 
     weight = _normalised(valid)
     fade = discounts(settings.gamma, valid.shape[0])[:, None]
     cost_weight = weight if episodic else _normalised(valid * fade)
     reward_advantage = reward_advantage - jnp.sum(weight * reward_advantage)
-    spread = jnp.sqrt(jnp.sum(weight * reward_advantage**2))
     cost_advantage = cost_advantage - jnp.sum(cost_weight[..., None] * cost_advantage, axis=(0, 1))
     stats = episode_stats(trajectory, settings.gamma)
     batch = Batch(
         z=_flat(z),
         action=_flat(trajectory.action),
         log_prob=_flat(trajectory.log_prob),
-        reward_advantage=_flat(reward_advantage / (spread + 1e-8)),
+        reward_advantage=_flat(reward_advantage),
         cost_advantage=_flat(cost_advantage),
         weight=_flat(weight),
         cost_weight=_flat(cost_weight),
@@ -129,7 +128,7 @@ def constraint_value(
 ) -> Float[Array, " m"]:
     """c in per-step units: (J_C − h)/T̄ for the episode measure, (1 − γ)(J_C − h) for the discounted one.
 
-    J_C is the mean over the batch plus `cost_margin` standard errors of that mean.
+    J_C is the mean over the batch plus `cost_margin` standard errors of that mean, h `cost_target` of the limit.
     """
     cost, unit = trajectory.cost, 1.0 / jnp.maximum(stats.length, 1.0)
     if settings.cost_measure == "discounted":
@@ -137,7 +136,7 @@ def constraint_value(
         unit = 1.0 - settings.gamma
     per_episode = jnp.sum(cost, axis=0)
     error = jnp.std(per_episode, axis=0) / jnp.sqrt(jnp.asarray(max(per_episode.shape[0] - 1, 1), cost.dtype))
-    return unit * (jnp.mean(per_episode, axis=0) + settings.cost_margin * error - cost_limit)
+    return unit * (jnp.mean(per_episode, axis=0) + settings.cost_margin * error - settings.cost_target * cost_limit)
 
 
 def _normalised(weight: Float[Array, "T B"]) -> Float[Array, "T B"]:

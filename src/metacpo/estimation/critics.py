@@ -37,26 +37,30 @@ def fit_values(
     trajectory: Trajectory,
     z: Float[Array, "T B O"],
     z_final: Float[Array, "B O"],
-    signal: Float[Array, "T B"],
-    gamma: float,
-    bootstrap: bool,
-) -> tuple[Float[Array, "T B"], Float[Array, " B"]]:
-    """V(s_t) of every step and of the final observations, for a `signal` (reward or one cost) discounted by γ.
+    signals: Float[Array, "T B s"],
+    gamma: Float[Array, " s"],
+) -> tuple[Float[Array, "T B s"], Float[Array, "B s"]]:
+    """V(s_t) of every step and of the final observations, for signals (reward, costs) discounted by their γ.
 
-    bootstrap: the signal goes on after a truncation (else the episode's end is the end, and V there is 0).
+    A signal with γ < 1 goes on after a truncation. With γ = 1 it is counted until the episode's end, where it
+    stops: V there is 0.
     """
     steps = z.shape[0]
     time = jnp.arange(steps, dtype=z.dtype) / steps
     phi = features(z, jnp.broadcast_to(time[:, None], z.shape[:2]))
     phi_final = features(z_final, jnp.ones(z_final.shape[0], z.dtype))
-    goes_on = bootstrap * (1.0 - trajectory.terminated.astype(z.dtype))
+    truncated = 1.0 - trajectory.terminated.astype(z.dtype)
     left = jnp.sum(trajectory.valid, axis=0) - jnp.arange(steps, dtype=z.dtype)[:, None]
-    tail = goes_on * jnp.asarray(gamma, z.dtype) ** left
-    G = jax.vmap(returns_to_go, in_axes=(1, None), out_axes=1)(signal, gamma)
-    X = phi - tail[..., None] * phi_final
     weight = trajectory.valid[::STRIDE].ravel()
-    w = _ridge(X[::STRIDE].reshape(-1, X.shape[-1]), G[::STRIDE].ravel(), weight)
-    return phi @ w, goes_on * (phi_final @ w)
+
+    def fit(signal: Float[Array, "T B"], g: Float[Array, ""]):
+        goes_on = jnp.where(g < 1, truncated, 0.0)
+        G = jax.vmap(returns_to_go, in_axes=(1, None), out_axes=1)(signal, g)
+        X = phi[::STRIDE] - (goes_on * g ** left[::STRIDE])[..., None] * phi_final
+        w = _ridge(X.reshape(-1, X.shape[-1]), G[::STRIDE].ravel(), weight)
+        return phi @ w, goes_on * (phi_final @ w)
+
+    return jax.vmap(fit, in_axes=(2, 0), out_axes=(2, 1))(signals, gamma)
 
 
 def _ridge(X: Float[Array, "N F"], y: Float[Array, " N"], weight: Float[Array, " N"]) -> Float[Array, " F"]:

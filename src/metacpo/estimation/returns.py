@@ -16,7 +16,7 @@ def gae(
     v_final: Float[Array, ""],
     valid: Float[Array, " T"],
     terminated: Bool[Array, ""],
-    discount: tuple[float, float],
+    discount: tuple[Float[Array, ""] | float, Float[Array, ""] | float],
 ) -> Float[Array, " T"]:
     """Generalised advantage estimate of a reward or a cost (Schulman et al. 2016, eq. 16).
 
@@ -36,14 +36,14 @@ def gae(
         advantage = delta_t + gamma * lam * follows_t * advantage
         return advantage, advantage
 
-    return jax.lax.scan(back, jnp.zeros_like(v_final), (delta, follows), reverse=True, unroll=10)[1]
+    return jax.lax.scan(back, jnp.zeros_like(v_final), (delta, follows), reverse=True)[1]
 
 
-def returns_to_go(r: Float[Array, " T"], gamma: float) -> Float[Array, " T"]:
+def returns_to_go(r: Float[Array, " T"], gamma: Float[Array, ""] | float) -> Float[Array, " T"]:
     """G_t = Σ_{k≥t} γ^{k−t} r_k over the episode's own steps (nothing bootstrapped); r is 0 after its end."""
 
     def back(G: Float[Array, ""], r_t: Float[Array, ""]):
         G = r_t + gamma * G
         return G, G
 
-    return jax.lax.scan(back, jnp.zeros_like(r[0]), r, reverse=True, unroll=10)[1]
+    return jax.lax.scan(back, jnp.zeros_like(r[0]), r, reverse=True)[1]

@@ -12,7 +12,7 @@ def surrogates(
 ) -> tuple[Float[Array, ""], Float[Array, " m"]]:
     """(L_R, c) at φ: what is minimised and what must be ≤ 0.
 
-        L_R(φ) = −Σ weight · ρ · Â_R                  loss, per step; advantages in standard deviations
+        L_R(φ) = −Σ weight · ρ · Â_R                  loss: reward per step, negated
         c(φ)   = c(φ_data) + L_C(φ) − L_C(φ_data)     cost per step,  L_C = Σ cost_weight · ρ · Â_C
 
     ρ = π_φ(a|s)/π_data(a|s) against the stored probabilities, so that second derivatives on fixed data keep the
@@ -29,8 +29,6 @@ def constraint(policy: GaussianPolicy, phi: Float[Array, " n"], batch: Batch) ->
     return surrogates(policy, phi, batch)[1]
 
 
-def kl(
-    policy: GaussianPolicy, phi: Float[Array, " n"], phi_new: Float[Array, " n"], batch: Batch
-) -> Float[Array, ""]:
+def kl(policy: GaussianPolicy, phi: Float[Array, " n"], phi_new: Float[Array, " n"], batch: Batch) -> Float[Array, ""]:
     """Mean over the batch's states of KL(π_φ ‖ π_φ'), in nats."""
     return jnp.sum(batch.weight * policy(phi, batch.z).kl(policy(phi_new, batch.z)))

@@ -92,9 +92,7 @@ def _facts(runs: Sequence[Run]) -> str:
         "Limited cost": first.limited_cost.replace("_", " "),
     }
     items = [
-        f"<div><dt>{name}</dt><dd>{escape(str(value))}</dd></div>"
-        for name, value in facts.items()
-        if value is not None
+        f"<div><dt>{name}</dt><dd>{escape(str(value))}</dd></div>" for name, value in facts.items() if value is not None
     ]
     return f"<dl>{''.join(items)}</dl>"
 
@@ -157,9 +155,7 @@ def _sentence(row: Verdict) -> str:
 def _learning(runs: Sequence[Run]) -> str:
     panels = curves.learning_panels(runs)
     if not panels:
-        return _section(
-            "learning", "Learning", _missing("No learning curves: metrics.csv holds no returns or costs.")
-        )
+        return _section("learning", "Learning", _missing("No learning curves: metrics.csv holds no returns or costs."))
     return _section("learning", "Learning", _colour_key(runs), _figures(panels, "learning"))
 
 

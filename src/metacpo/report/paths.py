@@ -47,10 +47,7 @@ def shown_tasks(run: Run) -> list[tuple[str, int]]:
 def draw_before_after(pair: tuple[Axes, ...], run: Run, split: str, task: int) -> list[float]:
     """Draw both stages side by side to one scale; returns the shares of points outside the walls."""
     layout = run.layout.get((split, task), Geometry())
-    stages = [
-        [t for t in run.traces or () if (t.split, t.task, t.stage) == (split, task, stage)]
-        for stage in STAGES
-    ]
+    stages = [[t for t in run.traces or () if (t.split, t.task, t.stage) == (split, task, stage)] for stage in STAGES]
     half = _half_width(layout, [trace for traces in stages for trace in traces])
     shares = []
     for axes, stage, traces in zip(pair, STAGES, stages, strict=True):
@@ -67,9 +64,7 @@ def draw_layout(axes: Axes, layout: Geometry, half: float) -> None:
     """The circle to run along, and the walls with the unsafe zone behind them."""
     radius, wall = layout.circle_radius, _wall(layout)
     if radius is not None:
-        axes.add_patch(
-            Circle((0, 0), radius, fill=False, color=style.INK, linewidth=1, linestyle=(0, (1, 2)))
-        )
+        axes.add_patch(Circle((0, 0), radius, fill=False, color=style.INK, linewidth=1, linestyle=(0, (1, 2))))
     for side in (-1, 1):
         if wall < half:
             axes.axvspan(side * wall, side * half, color=style.UNSAFE, alpha=0.1, linewidth=0)

@@ -24,9 +24,7 @@ def write_readme_picture(run_dir: Path, path: Path) -> None:
     split = run.adaptation.splits[0]
     row = verdict(run, split)
     task = next((shown for shown in shown_tasks(run) if shown[0] == split), None)
-    figure = Figure(
-        figsize=SIZE, dpi=DPI, facecolor="white", layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
-    )
+    figure = Figure(figsize=SIZE, dpi=DPI, facecolor="white", layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
     figure.suptitle(_title(run, row), color=style.INK, fontsize=14, x=0.012, ha="left")
     if task is None:
         returns, costs = figure.subplots(1, 2)

@@ -209,9 +209,7 @@ def _read_adaptation(path: Path) -> Adaptation:
 def _read_traces(path: Path) -> tuple[Trace, ...]:
     header, rows = _read_rows(path, ("split", "task", "stage", "episode", "t", "x", "y"))
     column = {name: [row[place] for row in rows] for place, name in enumerate(header)}
-    task, episode, t, x, y = (
-        _numbers(path, name, iter(column[name])) for name in ("task", "episode", "t", "x", "y")
-    )
+    task, episode, t, x, y = (_numbers(path, name, iter(column[name])) for name in ("task", "episode", "t", "x", "y"))
     _check_whole(path, "task", task)
     episodes: dict[tuple[str, int, str, float], list[int]] = {}
     keys = zip(column["split"], task.astype(int).tolist(), column["stage"], episode.tolist(), strict=True)

@@ -107,9 +107,7 @@ def add_legend(axes: Axes) -> None:
 
 def note(axes: Axes, text: str) -> None:
     """A small remark in the upper right corner."""
-    axes.text(
-        0.99, 0.98, text, transform=axes.transAxes, ha="right", va="top", color=MUTED, fontsize=FONT_SIZE - 2
-    )
+    axes.text(0.99, 0.98, text, transform=axes.transAxes, ha="right", va="top", color=MUTED, fontsize=FONT_SIZE - 2)
 
 
 def to_svg(panel: Panel, name: str) -> str:

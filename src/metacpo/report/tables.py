@@ -102,9 +102,7 @@ def _mean_row(head: list[str], split: str, rows: Sequence[Verdict]) -> str:
         before = [getattr(row.before, field) for row in rows]
         after = [getattr(row.after, field) for row in rows]
         words = percent if field == "share" else number
-        spread = (
-            f' <span class="aside">± {words(float(np.std(after, ddof=1)))}</span>' if len(rows) > 1 else ""
-        )
+        spread = f' <span class="aside">± {words(float(np.std(after, ddof=1)))}</span>' if len(rows) > 1 else ""
         return change(rows[0], words(float(np.mean(before))), words(float(np.mean(after)))) + spread
 
     tasks = ", ".join(sorted({str(row.after.tasks) for row in rows}))
@@ -119,9 +117,7 @@ def case_table(runs: Sequence[Run]) -> str:
     total = sum(counts.values())
     head = ["Case", "Updates", "Share", "Meaning"]
     rows = [
-        _row(
-            head, [case, f"{count:,}".replace(",", "\u2009"), percent(count / max(total, 1)), CASES[case][1]]
-        )
+        _row(head, [case, f"{count:,}".replace(",", "\u2009"), percent(count / max(total, 1)), CASES[case][1]])
         for case, count in counts.items()
     ]
     return _table(head, rows, "cases")
@@ -147,9 +143,7 @@ def _mean(values: np.ndarray) -> float:
 
 def _row(head: Sequence[str], cells: Sequence[str], kind: str = "") -> str:
     # The labels replace the header on a phone, where each row becomes a block (page.css).
-    body = "".join(
-        f'<td data-label="{label}"><div>{cell}</div></td>' for label, cell in zip(head, cells, strict=True)
-    )
+    body = "".join(f'<td data-label="{label}"><div>{cell}</div></td>' for label, cell in zip(head, cells, strict=True))
     return f'<tr class="{kind}">{body}</tr>' if kind else f"<tr>{body}</tr>"
 
 

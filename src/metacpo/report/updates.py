@@ -92,16 +92,12 @@ def _promise_panel(pairs: Sequence[tuple[np.ndarray, np.ndarray]], quantity: str
     for index, (x, y) in enumerate(pairs):
         keep = thin(len(x), MOST_DOTS)
         colour = style.run_colour(index, len(pairs), alone)
-        axes.plot(
-            x[keep], y[keep], linestyle="none", marker="o", markersize=3, color=colour, alpha=0.45, mew=0
-        )
+        axes.plot(x[keep], y[keep], linestyle="none", marker="o", markersize=3, color=colour, alpha=0.45, mew=0)
     axes.plot([low, high], [low, high], color=style.INK, linewidth=1, label="kept exactly")
     slope = slope_through_origin(promised, realised)
     if np.isfinite(slope):
         ends = np.array([low, high])
-        axes.plot(
-            ends, slope * ends, color=style.MUTED, linestyle=":", linewidth=2, label=f"ratio {slope:.2f}"
-        )
+        axes.plot(ends, slope * ends, color=style.MUTED, linestyle=":", linewidth=2, label=f"ratio {slope:.2f}")
     axes.set(xlim=(low, high), ylim=(low, high))
     words = quantity.lower()
     style.label_axes(axes, f"Promised change of {words} (per episode)", "Realised change (per episode)")

@@ -36,9 +36,7 @@ def inverse_times(
         return rhs, jax.lax.stop_gradient(rhs)
 
     def conjugate_gradients(matvec, v):
-        y, _ = jax.scipy.sparse.linalg.cg(
-            matvec, v, tol=settings.rtol, atol=settings.atol, maxiter=settings.max_steps
-        )
+        y, _ = jax.scipy.sparse.linalg.cg(matvec, v, tol=settings.rtol, atol=settings.atol, maxiter=settings.max_steps)
         return jnp.where(jnp.all(jnp.isfinite(y)), y, 0)
 
     def inverse(v: Float[Array, " n"]) -> Float[Array, " n"]:

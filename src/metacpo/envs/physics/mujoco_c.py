@@ -49,9 +49,7 @@ class MujocoC:
         self.control_size = self.model.nu
         threads = threads or os.cpu_count() or 1
         self._data = [mujoco.MjData(self.model) for _ in range(threads)]
-        self._pool = Rollout(
-            nthread=threads if threads > 1 else 0
-        )  # 0: MuJoCo's word for "the calling thread"
+        self._pool = Rollout(nthread=threads if threads > 1 else 0)  # 0: MuJoCo's word for "the calling thread"
         self._lock = threading.Lock()  # the pool and its MjData serve one call at a time
 
     @property
@@ -67,9 +65,7 @@ class MujocoC:
         """Advance one environment step under `control` (MuJoCo clamps it to the actuators' range)."""
         return self._call(self._host_step, state.bits, _as_words(control))
 
-    def _call(
-        self, host: Callable[[np.ndarray], np.ndarray], *parts: UInt32[Array, " _"]
-    ) -> PhysicsState:
+    def _call(self, host: Callable[[np.ndarray], np.ndarray], *parts: UInt32[Array, " _"]) -> PhysicsState:
         # One array in and one out, as words: every further array costs the callback another 50 microseconds.
         packed = jnp.concatenate(parts)
         size = 2 * self.state_size

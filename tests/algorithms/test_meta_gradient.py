@@ -1,0 +1,181 @@
+"""The meta-gradient through K constrained steps equals finite differences of those steps on frozen data."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metacpo.algorithms.meta import MetaSettings, Walk, collect, meta_objective, meta_update, pooled, replay
+from metacpo.algorithms.trust_region import StepStats, update
+from metacpo.estimation import kl, surrogates
+from metacpo.solver import Case
+
+from .problems import EXACT, POLICY, STEPS, Walker, batch_in_case, initial, no_stats, quick_jit, random_batch
+
+WIDTH = 1e-5
+SINGLE = (Case.INFEASIBLE, Case.RECOVERING, Case.BINDING, Case.SLACK)
+WALKS = {f"{case.name.lower()} K={K}": (case,) * K for K in (1, 2, 5) for case in SINGLE}
+WALKS["from infeasible to slack K=5"] = (*SINGLE, Case.BINDING)
+
+
+def mean_surrogates(phi, last):
+    """[F, G] of the policies φ_i on their own data."""
+    L_R, c = jax.vmap(lambda p, D: surrogates(POLICY, p, D))(phi, last)
+    return jnp.stack([jnp.mean(L_R), jnp.mean(c)])
+
+
+def objective(theta, walk, settings, mode="exact"):
+    """[F, G] at θ."""
+    F, G = meta_objective(POLICY, theta, walk, settings, mode)
+    return jnp.append(F, G)
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    """{metric: (walker, derivatives)}; derivatives(θ, walk) are two gradients [2, n] of [F, G]."""
+
+    def derivatives(settings):
+        def exact_and_differences(theta, walk):
+            shifts = WIDTH * jnp.eye(theta.size)
+            at = jax.vmap(lambda shift: objective(theta + shift, walk, settings))
+            up, down = jnp.split(at(jnp.concatenate([shifts, -shifts])), 2)
+            exact = jax.jacrev(lambda t: objective(t, walk, settings))(theta)
+            return exact, ((up - down) / (2 * WIDTH)).T
+
+        return quick_jit(exact_and_differences)
+
+    with jax.enable_x64(True):
+        return {metric: (Walker(metric), derivatives(settings)) for metric, settings in EXACT.items()}
+
+
+def relative(error, truth):
+    """Norm of the difference over the norm, for F and for G."""
+    return np.linalg.norm(error - truth, axis=1) / np.linalg.norm(truth, axis=1)
+
+
+@jax.jit
+def without_steps(phi, last):
+    """The gradient that takes every step for a constant, as [F, G] = Σ_i surrogates(θ + const_i)/M has it."""
+    return jnp.sum(jax.jacrev(mean_surrogates)(phi, last), axis=1)
+
+
+@pytest.mark.parametrize("metric", ["kl", "euclidean"])
+@pytest.mark.parametrize("name", WALKS)
+def test_exact_gradient_equals_finite_differences(x64, compiled, name, metric):
+    walker, derivatives = compiled[metric]
+    theta = initial()
+    walk = walker.walk(theta, WALKS[name], length=5)
+    exact, differences = derivatives(theta, walk)
+    assert exact.dtype == jnp.float64
+    assert np.all(relative(exact, differences) < 1e-5)
+    # The check has teeth: leaving out the derivative of the steps is far off.
+    assert np.all(relative(without_steps(walk.phi, walk.last), differences) > 1e-2)
+
+
+def test_first_order_takes_the_steps_for_constants(x64, compiled):
+    theta, settings = initial(), EXACT["euclidean"]
+    walk = compiled["euclidean"][0].walk(theta, (Case.RECOVERING, Case.BINDING))
+    values = quick_jit(lambda t, w: objective(t, w, settings, "first_order"))(theta, walk)
+    np.testing.assert_allclose(values, mean_surrogates(walk.phi, walk.last), rtol=1e-9)
+    gradient = quick_jit(jax.jacrev(lambda t, w: objective(t, w, settings, "first_order")))(theta, walk)
+    np.testing.assert_allclose(gradient, without_steps(walk.phi, walk.last), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["exact", "first_order"])
+def test_no_inner_steps_are_the_identity(x64, mode):
+    theta = initial()
+    batches = jax.tree.map(lambda x: x[None][:0], quick_jit(random_batch)(theta, jax.random.key(0)))
+    phi, pullback = jax.vjp(lambda t: replay(POLICY, t, batches, jnp.zeros(0), EXACT["kl"], mode), theta)
+    np.testing.assert_array_equal(phi, theta)
+    np.testing.assert_array_equal(pullback(theta)[0], theta)
+
+
+def sampler(case):
+    """The rollouts' place: data of every φ_i in the case, no episode behind it."""
+
+    def sample(phi, key):
+        keys = jax.random.split(key, phi.shape[0])
+        batch = jax.vmap(lambda p, k: batch_in_case(p, k, jnp.asarray(int(case)), EXACT["kl"]))(phi, keys)
+        return batch, no_stats(phi.shape[0])
+
+    return sample
+
+
+def test_collect_ends_where_its_replay_ends(x64):
+    """collect walks with line searches, replay repeats the walk on the data and the α that it kept."""
+    theta, settings, K = initial(), MetaSettings(tasks=2, steps=3), 3
+
+    @quick_jit
+    def run(theta, key):
+        walk = collect(POLICY, theta, sampler(Case.RECOVERING), key, settings, EXACT["kl"])
+        phi = jax.vmap(lambda D, alphas: replay(POLICY, theta, D, alphas, EXACT["kl"], "exact"), in_axes=(1, 1))(
+            walk.batches, walk.alphas
+        )
+        return walk, phi
+
+    walk, phi = run(theta, jax.random.key(3))
+    assert walk.alphas.shape == (K, 2) and np.all(walk.alphas > 0) and np.any(walk.alphas < 1)
+    np.testing.assert_allclose(phi, walk.phi, rtol=0, atol=1e-12)
+    assert np.min(np.linalg.norm(walk.phi - theta, axis=1)) > 1e-2
+    # Every batch was drawn from the policy that the step before had made, with its own key.
+    first = walk.first
+    at_theta = jax.vmap(lambda D: POLICY(theta, D.z).log_prob(D.action))
+    np.testing.assert_allclose(at_theta(first), first.log_prob, rtol=1e-12)
+    at_end = jax.vmap(lambda p, D: POLICY(p, D.z).log_prob(D.action))(walk.phi, walk.last)
+    np.testing.assert_allclose(at_end, walk.last.log_prob, rtol=1e-12)
+    assert len(np.unique(walk.batches.z)) == K * 2 * STEPS * POLICY.observation_size
+    assert walk.stats.length.shape == (K + 1, 2)
+
+
+def test_pooled_data_give_the_mean_over_tasks(x64):
+    theta, other = initial(), initial(1)
+    batch = quick_jit(jax.vmap(random_batch, (None, 0)))(theta, jax.random.split(jax.random.key(0), 3))
+    one = pooled(batch)
+    assert one.z.shape == (3 * STEPS, 3)
+    assert float(jnp.sum(one.weight)) == pytest.approx(1)
+    assert float(jnp.sum(one.cost_weight)) == pytest.approx(1)
+    L_R, c = quick_jit(jax.vmap(lambda D: surrogates(POLICY, other, D)))(batch)
+    together = surrogates(POLICY, other, one)
+    assert float(together[0]) == pytest.approx(float(jnp.mean(L_R)))
+    np.testing.assert_allclose(together[1], jnp.mean(c, axis=0))
+
+
+def test_without_inner_steps_the_outer_update_is_cpo_on_pooled_data(x64):
+    theta, inner, settings = initial(), EXACT["kl"], MetaSettings(tasks=2, steps=0)
+    no_updates = StepStats(*[jnp.zeros((0, 2))] * 7, jnp.zeros((0, 2, 1)))
+
+    @quick_jit
+    def both(theta, key):
+        phi = jnp.stack([theta, theta])
+        last, stats = sampler(Case.RECOVERING)(phi, key)
+        batches = jax.tree.map(lambda x: x[None][:0], last)
+        walk = Walk(batches, no_updates.alpha, no_updates, jax.tree.map(lambda x: x[None], stats), phi, last)
+        outer = meta_update(POLICY, theta, walk, settings, inner, inner)
+        return outer, update(POLICY, theta, pooled(last), inner)
+
+    (new, stats), (expected, expected_stats) = both(theta, jax.random.key(0))
+    assert float(stats.accepted) == 1
+    np.testing.assert_allclose(new, expected, rtol=0, atol=1e-12)
+    for value, other in zip(jax.tree.leaves(stats), jax.tree.leaves(expected_stats), strict=True):
+        np.testing.assert_allclose(value, other, rtol=1e-6, atol=1e-12)
+
+
+def test_the_outer_update_keeps_its_word(x64, compiled):
+    """KL ≤ δ at θ, and the meta-objective recomputed through the inner steps has changed as reported."""
+    theta, inner, outer = initial(), EXACT["euclidean"], EXACT["kl"]
+    walk = compiled["euclidean"][0].walk(theta, (Case.BINDING, Case.SLACK))
+    settings = MetaSettings(tasks=2, steps=2)
+
+    @quick_jit
+    def run(theta, walk):
+        new, stats = meta_update(POLICY, theta, walk, settings, inner, outer)
+        change = objective(new, walk, inner) - objective(theta, walk, inner)
+        return stats, change, kl(POLICY, theta, new, pooled(walk.first))
+
+    stats, (dF, dG), divergence = run(theta, walk)
+    assert float(stats.accepted) == 1 and float(stats.case) in (Case.BINDING, Case.SLACK)
+    assert dF < -1e-3
+    assert 1e-4 < float(divergence) <= outer.max_kl
+    assert float(stats.kl) == pytest.approx(float(divergence), rel=1e-9)
+    assert float(stats.promised_loss) == pytest.approx(float(dF), rel=1e-6)
+    np.testing.assert_allclose(stats.promised_cost, dG[None], rtol=1e-6)

@@ -1,0 +1,149 @@
+"""One constrained update: its linearisation, its line search, and what it does with bad numbers."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metacpo.algorithms.trust_region import acceptable, constrained_step, linearise, update
+from metacpo.estimation import kl, surrogates
+from metacpo.solver import Case
+
+from .problems import EXACT, POLICY, batch_in_case, initial, quick_jit, random_batch
+
+DELTA = 0.01
+
+
+def plain(phi, batch):
+    """(g, b, c) without a rule of its own for the derivative."""
+    g = jax.grad(lambda p: surrogates(POLICY, p, batch)[0])(phi)
+    b = jax.jacrev(lambda p: surrogates(POLICY, p, batch)[1])(phi)
+    return g, b, surrogates(POLICY, phi, batch)[1]
+
+
+@pytest.mark.parametrize("m", [0, 1, 2])
+def test_linearisation_and_its_derivative_are_those_of_autodiff(x64, m):
+    """For three problems under vmap, away from the data's own φ, and for each cotangent alone."""
+
+    @quick_jit
+    def run(key):
+        keys = jax.random.split(key, 3)
+        theta = initial()
+        batch = jax.vmap(lambda k: random_batch(theta, k, m))(keys)
+        phi = theta + 0.1 * jax.vmap(lambda k: jax.random.normal(k, theta.shape))(keys)
+        ours, pull = jax.vjp(jax.vmap(lambda p, D: linearise(POLICY, p, D)), phi, batch)
+        expected, pull_plain = jax.vjp(lambda p: jax.vmap(plain)(p, batch), phi)
+        cotangents = tuple(jax.random.normal(key, x.shape) for x in ours)
+        each = [jnp.arange(4)[:, None] == i for i in range(3)]  # one cotangent at a time, then all of them
+        each = [(on | (jnp.arange(4) == 3)[:, None]).astype(theta.dtype) for on in each]
+        stacked = tuple(jnp.reshape(on, (4,) + (1,) * v.ndim) * v for on, v in zip(each, cotangents, strict=True))
+        pulled = jax.vmap(lambda v: (pull(v)[0], pull_plain(v)[0]))(stacked)
+        return ours, expected, pulled
+
+    ours, expected, pulled = run(jax.random.key(1))
+    assert ours[1].shape == (3, m, POLICY.size) and ours[2].shape == (3, m)
+    for a, b in zip(ours, expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-13)
+    np.testing.assert_allclose(*pulled, rtol=1e-9, atol=1e-12)
+    sizes = np.max(np.abs(pulled[1]), axis=(1, 2))
+    assert sizes[0] > 1e-3 and all((size > 1e-3) == (m > 0) for size in sizes[1:3])
+
+
+@pytest.mark.parametrize(
+    ("case", "loss", "c_before", "c_after", "divergence", "verdict"),
+    [
+        (Case.SLACK, -0.1, -1.0, -0.5, 0.009, True),
+        (Case.SLACK, -0.1, -1.0, -0.5, 0.011, False),  # KL above δ
+        (Case.SLACK, -0.1, -1.0, 0.01, 0.009, False),  # a held constraint is broken
+        (Case.SLACK, 0.1, -1.0, -1.5, 0.009, False),  # the loss rises
+        (Case.BINDING, 0.1, -1.0, -1.5, 0.009, False),
+        (Case.UNCONSTRAINED, 0.1, -1.0, -1.5, 0.009, False),
+        (Case.RECOVERING, 0.1, 1.0, 0.5, 0.009, True),  # a higher loss is the price of recovery
+        (Case.INFEASIBLE, 0.1, 1.0, 0.5, 0.009, True),
+        (Case.RECOVERING, -0.1, 1.0, 1.1, 0.009, False),  # worse than it was
+        (Case.RECOVERING, -0.1, 1.0, 0.9, 0.011, False),
+        (Case.INFEASIBLE, np.nan, 1.0, 0.5, 0.009, False),
+        (Case.SLACK, np.nan, -1.0, -1.0, 0.009, False),
+        (Case.SLACK, -np.inf, -1.0, -1.0, 0.009, False),
+        (Case.SLACK, -0.1, -1.0, np.nan, 0.009, False),
+        (Case.SLACK, -0.1, -1.0, -1.0, np.nan, False),
+    ],
+)
+def test_what_the_line_search_accepts(case, loss, c_before, c_after, divergence, verdict):
+    """Loss 0 before."""
+    before, after = ((jnp.float32(L), jnp.array([c], jnp.float32)) for L, c in ((0, c_before), (loss, c_after)))
+    assert bool(acceptable(jnp.int32(case), before, after, jnp.float32(divergence), DELTA)) is verdict
+
+
+def test_every_constraint_counts():
+    before = jnp.float32(0), jnp.array([-1.0, -1.0])
+    one_broken = jnp.float32(-1), jnp.array([-1.0, 0.1])
+    assert not acceptable(jnp.int32(Case.SLACK), before, one_broken, jnp.float32(0), DELTA)
+
+
+@pytest.fixture(scope="module")
+def step():
+    """(φ, case, key) ↦ the batch, the full step, the update and what it changed, in float64."""
+    settings = EXACT["kl"]
+
+    @quick_jit
+    def run(phi, case, key):
+        batch = batch_in_case(phi, key, case, settings)
+        new, stats = update(POLICY, phi, batch, settings)
+        before, after = surrogates(POLICY, phi, batch), surrogates(POLICY, new, batch)
+        x = constrained_step(POLICY, phi, batch, settings).step
+        return new - phi, x, stats, before, after, kl(POLICY, phi, new, batch)
+
+    return run
+
+
+@pytest.mark.parametrize("case", [Case.INFEASIBLE, Case.RECOVERING, Case.BINDING, Case.SLACK])
+def test_an_update_does_what_it_reports(x64, step, case):
+    for seed in range(5):
+        moved, x, stats, before, after, divergence = step(initial(), jnp.asarray(int(case)), jax.random.key(seed))
+        assert float(stats.case) == case
+        assert float(stats.accepted) == 1
+        np.testing.assert_allclose(moved, stats.alpha * x, atol=1e-14)
+        exponent = np.log(float(stats.alpha)) / np.log(EXACT["kl"].backtrack_ratio)
+        assert exponent == pytest.approx(round(exponent), abs=1e-9)
+        assert 1e-4 < float(divergence) <= DELTA
+        assert float(stats.kl) == pytest.approx(float(divergence))
+        assert float(stats.promised_loss) == pytest.approx(float(after[0] - before[0]))
+        np.testing.assert_allclose(stats.promised_cost, after[1] - before[1])
+        if case in (Case.BINDING, Case.SLACK):
+            assert after[0] < before[0] and after[1] <= 0
+        else:
+            assert 0 < before[1] and after[1] < before[1]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda b: eqx.tree_at(lambda b: b.reward_advantage, b, b.reward_advantage.at[3].set(jnp.nan)),
+        lambda b: eqx.tree_at(lambda b: b.cost_advantage, b, b.cost_advantage.at[3].set(jnp.nan)),
+        lambda b: eqx.tree_at(lambda b: b.log_prob, b, b.log_prob.at[0].set(-jnp.inf)),
+        lambda b: eqx.tree_at(lambda b: b.z, b, b.z.at[5, 1].set(jnp.nan)),
+        lambda b: eqx.tree_at(lambda b: b.action, b, b.action.at[5, 0].set(jnp.inf)),
+        lambda b: eqx.tree_at(lambda b: b.weight, b, b.weight.at[5].set(jnp.nan)),
+        lambda b: eqx.tree_at(lambda b: b.c, b, b.c * jnp.nan),
+        lambda b: jax.tree.map(lambda x: x * jnp.nan, b),
+    ],
+    ids=["reward", "cost", "log_prob", "state", "action", "weight", "c", "everything"],
+)
+def test_broken_data_leave_the_policy_as_it_was(updated, spoil):
+    phi, batch, run = updated
+    new, stats = run(phi, spoil(batch))
+    np.testing.assert_array_equal(new, phi)
+    assert float(stats.case) == Case.INVALID
+    assert (float(stats.kl), float(stats.promised_loss), float(stats.promised_cost[0])) == (0, 0, 0)
+
+
+@pytest.fixture(scope="module")
+def updated():
+    phi = initial()
+    batch = quick_jit(random_batch)(phi, jax.random.key(0))
+    run = quick_jit(lambda p, D: update(POLICY, p, D, EXACT["kl"]))
+    new, stats = run(phi, batch)
+    assert float(stats.accepted) == 1 and not np.array_equal(new, phi)
+    return phi, batch, run

@@ -1,0 +1,117 @@
+"""Batches: the units of the constraint, the weights of the steps, and what the advantages predict."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metacpo.estimation import EstimationSettings, constraint, make_batch
+from metacpo.policies import GaussianPolicy, Normaliser
+
+from .episodes import trajectory
+
+EPISODE = EstimationSettings(gamma=0.5, cost_measure="episode")
+DISCOUNTED = dataclasses.replace(EPISODE, cost_measure="discounted")
+RNG = np.random.default_rng(0)
+
+# Two episodes of 4 and 2 steps. Costs 3 and 1 in sum; with γ = 1/2: 1 + 1/4 + 1/8 = 11/8 and 1/2.
+VALID = np.array([[1, 1], [1, 1], [1, 0], [1, 0]])
+COST = np.array([[1, 0], [0, 1], [1, 0], [1, 0]])
+HAND = trajectory(RNG.normal(size=(4, 2, 3)), RNG.normal(size=(4, 2)) * VALID, COST, VALID)
+
+
+def batch_of(data, limit, settings):
+    normaliser = Normaliser.init(data.obs.shape[-1])
+    make = jax.jit(lambda d, h: make_batch(d, normaliser, h, settings))
+    return make(data, jnp.array([limit], jnp.float32))
+
+
+def test_statistics_by_hand():
+    stats = batch_of(HAND, 1.0, EPISODE)[1]
+    assert float(stats.episode_return) == pytest.approx(float(HAND.reward.sum()) / 2, rel=1e-5)
+    np.testing.assert_allclose(stats.episode_cost, [2.0])
+    np.testing.assert_allclose(stats.discounted_cost, [(11 / 8 + 1 / 2) / 2])
+    assert float(stats.length) == 3
+    seen = np.asarray(HAND.obs)[VALID > 0]
+    np.testing.assert_allclose(stats.obs_mean, seen.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(stats.obs_var, seen.var(axis=0), rtol=1e-5)
+
+
+def test_c_of_the_episode_measure_is_the_excess_per_step():
+    np.testing.assert_allclose(batch_of(HAND, 0.5, EPISODE)[0].c, [(2 - 0.5) / 3], rtol=1e-6)
+    np.testing.assert_allclose(batch_of(HAND, 5.0, EPISODE)[0].c, [(2 - 5) / 3], rtol=1e-6)
+
+
+def test_c_of_the_discounted_measure_is_the_excess_times_one_minus_gamma():
+    np.testing.assert_allclose(batch_of(HAND, 0.5, DISCOUNTED)[0].c, [0.5 * (15 / 16 - 0.5)], rtol=1e-6)
+
+
+def test_the_margin_is_in_standard_errors_of_the_mean():
+    """Costs 3 and 1: standard deviation √2, of their mean 1. Discounted 11/8 and 4/8: 7/16."""
+    wide, wide_discounted = (dataclasses.replace(s, cost_margin=2.0) for s in (EPISODE, DISCOUNTED))
+    np.testing.assert_allclose(batch_of(HAND, 0.5, wide)[0].c, [(2 + 2 - 0.5) / 3], rtol=1e-6)
+    c = batch_of(HAND, 0.5, wide_discounted)[0].c
+    np.testing.assert_allclose(c, [0.5 * (15 / 16 + 2 * 7 / 16 - 0.5)], rtol=1e-6)
+
+
+@pytest.mark.parametrize("settings", [EPISODE, DISCOUNTED])
+def test_weights_sum_to_one_over_the_valid_steps(settings):
+    batch = batch_of(HAND, 1.0, settings)[0]
+    np.testing.assert_allclose(batch.weight.reshape(4, 2), VALID / 6, rtol=1e-6)
+    fade = VALID * (0.5 ** np.arange(4)[:, None] if settings is DISCOUNTED else 1.0)
+    np.testing.assert_allclose(batch.cost_weight.reshape(4, 2), fade / fade.sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("settings", [EPISODE, DISCOUNTED])
+def test_advantages_are_centred_under_their_own_weights(settings):
+    T, B = 40, 6
+    obs, reward, cost = RNG.normal(size=(T, B, 3)), RNG.normal(size=(T, B)), RNG.random((T, B))
+    batch = batch_of(trajectory(obs, reward, cost), 1.0, dataclasses.replace(settings, gamma=0.9))[0]
+    assert float(jnp.sum(batch.weight * batch.reward_advantage)) == pytest.approx(0, abs=1e-6)
+    assert float(jnp.sum(batch.cost_weight * batch.cost_advantage[:, 0])) == pytest.approx(0, abs=1e-6)
+    assert float(jnp.std(batch.reward_advantage)) > 0.3 and float(jnp.std(batch.cost_advantage)) > 0.1
+
+
+def test_cost_advantages_keep_the_unit_of_the_cost():
+    T, B = 40, 6
+    obs, reward, cost = RNG.normal(size=(T, B, 3)), RNG.normal(size=(T, B)), RNG.random((T, B))
+    one, ten = (batch_of(trajectory(obs, reward, s * cost), s, EPISODE)[0] for s in (1.0, 10.0))
+    np.testing.assert_allclose(ten.cost_advantage, 10 * one.cost_advantage, atol=1e-3)
+    np.testing.assert_allclose(ten.c, 10 * one.c, rtol=1e-5)
+
+
+def test_steps_stay_in_their_row():
+    """Step t of episode b is row t·B + b of everything."""
+    batch = batch_of(HAND, 1.0, EPISODE)[0]
+    np.testing.assert_allclose(batch.z.reshape(4, 2, 3), HAND.obs, rtol=1e-6)
+    normaliser = Normaliser.init(3).update(jnp.float32(5), jnp.full(3, 1.0), jnp.full(3, 4.0))
+    batch = make_batch(HAND, normaliser, jnp.array([1.0]), EPISODE)[0]
+    np.testing.assert_allclose(batch.z.reshape(4, 2, 3), (HAND.obs - 1) / 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("measure", "gamma", "lam"), [("episode", 1.0, 0.0), ("discounted", 0.9, 0.5)])
+def test_the_change_of_c_predicts_the_change_of_the_cost(measure, gamma, lam):
+    """A bandit played T times: each step costs its action, so that a mean action higher by ε costs ε a step.
+
+    c is per step: the change of the episode's cost is T̄ times that of c, the change of the discounted cost
+    1/(1 − γ) times (T is long enough for γᵀ ≈ 0).
+    """
+    policy = GaussianPolicy(observation_size=1, action_size=1, hidden=(), initial_std=0.5)
+    phi = jnp.array([0.0, 0.3, np.log(0.5)], jnp.float32)  # weight, bias, log σ
+    T, B, epsilon = 60, 500, 1e-2
+    action = 0.3 + 0.5 * RNG.normal(size=(T, B, 1))
+    obs = np.zeros((T, B, 1))
+    pi = policy(phi, jnp.asarray(obs, jnp.float32))
+    log_prob = pi.log_prob(jnp.asarray(action, jnp.float32))
+    data = trajectory(obs, np.zeros((T, B)), action[..., 0], action=action, log_prob=log_prob)
+    settings = EstimationSettings(gamma=0.9, cost_measure=measure, cost_gamma=gamma, cost_lam=lam)
+    batch, stats = batch_of(data, 1.0, settings)
+    there = phi + jnp.array([0.0, epsilon, 0.0])
+    change = float((constraint(policy, there, batch) - constraint(policy, phi, batch))[0])
+    if measure == "episode":
+        assert float(stats.length) * change == pytest.approx(T * epsilon, rel=0.05)
+    else:
+        expected = epsilon * np.sum(0.9 ** np.arange(T))
+        assert change / (1 - 0.9) == pytest.approx(expected, rel=0.05)
