@@ -21,8 +21,11 @@ LAYERS = {
     "progress": 4,
     "adaptation": 4,
     "evaluation": 4,
+    "config": 4,
     "report": 5,
-    "config": 5,
+    "doctor": 5,
+    "usage": 5,
+    "verbs": 5,
     "cli": 5,
     "__init__": 6,
 }

@@ -26,6 +26,11 @@ def run(task, key, phi=PHI):
     return rollout(ENV, POLICY, phi, NORMALISER, task, key, EPISODES)
 
 
+@jax.jit
+def batch_of(trajectory):
+    return make_batch(trajectory, NORMALISER, jnp.array([1.0]), EstimationSettings())
+
+
 @pytest.fixture(scope="module")
 def sound():
     return jax.tree.map(np.asarray, run(ENV.tasks.make({"breaking": 0.0}), KEY))
@@ -55,7 +60,7 @@ def test_stored_log_prob_is_that_of_the_policy(sound):
 
 def test_the_ratio_is_one_at_the_policy_that_made_the_data(sound):
     trajectory = jax.tree.map(jnp.asarray, sound)
-    batch, _ = make_batch(trajectory, NORMALISER, jnp.array([1.0]), EstimationSettings())
+    batch, _ = batch_of(trajectory)
     ratio = jnp.exp(POLICY(PHI, batch.z).log_prob(batch.action) - batch.log_prob)
     np.testing.assert_allclose(ratio, 1, atol=1e-5)
     L_R, c = surrogates(POLICY, PHI, batch)
@@ -113,7 +118,7 @@ def test_nothing_of_a_broken_world_reaches_the_numbers(breaking):
     for name in ("obs", "action", "log_prob", "reward", "cost", "valid", "final_obs"):
         assert np.all(np.isfinite(getattr(breaking, name))), name
     trajectory = jax.tree.map(jnp.asarray, breaking)
-    batch, stats = make_batch(trajectory, NORMALISER, jnp.array([1.0]), EstimationSettings())
+    batch, stats = batch_of(trajectory)
     assert jax.tree.all(jax.tree.map(lambda x: bool(jnp.all(jnp.isfinite(x))), (batch, stats)))
     dead = breaking.valid.reshape(-1) == 0
     assert np.all(np.asarray(batch.weight)[dead] == 0) and np.all(np.asarray(batch.cost_weight)[dead] == 0)

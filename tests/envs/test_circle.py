@@ -74,7 +74,7 @@ def test_velocity_is_the_slope_of_position():
 
 
 def test_reward_is_that_of_position_and_velocity_after_the_step():
-    actions = np.random.default_rng(0).uniform(-1, 1, (40, 2)) + [0.5, 0.3]
+    actions = np.random.default_rng(0).uniform([-0.5, -0.7], [1.5, 1.3], (40, 2))
     state, rows = at(0.3, -0.5, 1.0), []
     for action in actions:
         state = step(TASK, state, jnp.asarray(action, jnp.float32))

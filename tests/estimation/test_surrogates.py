@@ -13,27 +13,32 @@ POLICY = GaussianPolicy(observation_size=2, action_size=2, hidden=(3,), initial_
 N = 30
 
 
+@jax.jit
+def random_data(key):
+    """(φ of the data, batch, another φ)."""
+    keys = jax.random.split(key, 7)
+    phi = POLICY.init(keys[0]) + 0.2
+    z = jax.random.normal(keys[1], (N, 2))
+    pi = POLICY(phi, z)
+    action = pi.mean + jnp.exp(pi.log_std) * jax.random.normal(keys[2], (N, 2))
+    weight, cost_weight = jax.random.uniform(keys[3], (2, N))
+    batch = Batch(
+        z=z,
+        action=action,
+        log_prob=pi.log_prob(action),
+        reward_advantage=jax.random.normal(keys[4], (N,)),
+        cost_advantage=jax.random.normal(keys[5], (N, 1)),
+        weight=weight / jnp.sum(weight),
+        cost_weight=cost_weight / jnp.sum(cost_weight),
+        c=jnp.array([0.25]),
+    )
+    return phi, batch, phi + 0.1 * jax.random.normal(keys[6], phi.shape)
+
+
 @pytest.fixture(scope="module")
 def data():
-    """(φ of the data, batch, another φ) in float64."""
     with jax.enable_x64(True):
-        keys = jax.random.split(jax.random.key(0), 7)
-        phi = POLICY.init(keys[0]) + 0.2
-        z = jax.random.normal(keys[1], (N, 2))
-        pi = POLICY(phi, z)
-        action = pi.mean + jnp.exp(pi.log_std) * jax.random.normal(keys[2], (N, 2))
-        weight, cost_weight = jax.random.uniform(keys[3], (2, N))
-        batch = Batch(
-            z=z,
-            action=action,
-            log_prob=pi.log_prob(action),
-            reward_advantage=jax.random.normal(keys[4], (N,)),
-            cost_advantage=jax.random.normal(keys[5], (N, 1)),
-            weight=weight / jnp.sum(weight),
-            cost_weight=cost_weight / jnp.sum(cost_weight),
-            c=jnp.array([0.25]),
-        )
-        return phi, batch, phi + 0.1 * jax.random.normal(keys[6], phi.shape)
+        return random_data(jax.random.key(0))
 
 
 def loss(phi, batch):
@@ -48,17 +53,19 @@ def test_values_at_the_data(x64, data):
 
 
 def test_values_elsewhere_by_numpy(x64, data):
-    phi, batch, there = data
-    pi = POLICY(there, batch.z)
+    _, batch, there = data
+    batch = jax.tree.map(np.asarray, batch)
+    pi = POLICY(there, jnp.asarray(batch.z))
+    mean = np.asarray(pi.mean)
     sigma = np.exp(np.asarray(pi.log_std))
-    density = np.prod(np.exp(-0.5 * ((batch.action - pi.mean) / sigma) ** 2) / (np.sqrt(2 * np.pi) * sigma), axis=1)
+    density = np.prod(np.exp(-0.5 * ((batch.action - mean) / sigma) ** 2) / (np.sqrt(2 * np.pi) * sigma), axis=1)
     ratio = density / np.exp(batch.log_prob)
-    L_R, c = surrogates(POLICY, there, batch)
+    L_R, c = surrogates(POLICY, there, data[1])
     assert float(L_R) == pytest.approx(-np.sum(batch.weight * ratio * batch.reward_advantage), rel=1e-10)
     L_C = np.sum(batch.cost_weight * ratio * batch.cost_advantage[:, 0])
     L_C_data = np.sum(batch.cost_weight * batch.cost_advantage[:, 0])
     np.testing.assert_allclose(c, [0.25 + L_C - L_C_data], rtol=1e-10)
-    np.testing.assert_array_equal(constraint(POLICY, there, batch), c)
+    np.testing.assert_array_equal(constraint(POLICY, there, data[1]), c)
 
 
 def test_m_constraints(x64, data):
