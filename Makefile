@@ -5,7 +5,7 @@ RUN := .venv/bin
 PRESET ?= point-circle
 SEED ?= 0
 
-.PHONY: venv train test test-slow lint bench
+.PHONY: venv train test test-slow lint bench lock
 
 venv: .venv/ready
 
@@ -27,7 +27,14 @@ test-slow: venv  ## learning runs and long checks
 lint: venv
 	$(RUN)/ruff check
 	$(RUN)/ruff format --check
-	$(RUN)/pyright
+	$(RUN)/pyright --pythonpath $(RUN)/python
 
 bench: venv  ## speed against bare MuJoCo, share of learning, compilations
 	$(RUN)/python benchmarks/speed.py
+
+lock:  ## pin the newest versions that pyproject.toml allows
+	$(PYTHON) -m venv --clear .venv
+	$(RUN)/python -m pip install --quiet --upgrade pip
+	$(RUN)/python -m pip install --quiet --group dev --editable . hatchling editables
+	echo "# The development environment: what 'make venv' installs. Made by 'make lock'." > requirements-dev.lock
+	$(RUN)/python -m pip freeze --exclude-editable >> requirements-dev.lock

@@ -27,7 +27,7 @@ def test_every_preset_loads_and_builds_what_it_says(name):
     learner = build(config)
     assert config.preset_name == name
     assert learner.policy.hidden == config.hidden
-    assert learner.env.tasks.cost_limit == (config.cost_limit,)
+    assert learner.tasks.cost_limit == (config.cost_limit,)
 
 
 def test_presets_limit_the_cost_that_the_design_says():

@@ -63,7 +63,7 @@ def constrained_step(
 
     Differentiable in φ (reverse mode) with the batch fixed: the meta-gradient goes through here.
     """
-    g, b, c = linearise(policy, phi, batch)
+    g, b, c = linearise(policy, phi, batch)  # pyright: ignore[reportGeneralTypeIssues]  (partial hides the type)
     delta = jnp.asarray(settings.max_kl, phi.dtype)
     return solve(Problem(g, b, c, metric(policy, phi, batch, settings), delta), cg=cg_settings(settings))
 

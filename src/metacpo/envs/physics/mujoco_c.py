@@ -5,6 +5,8 @@ threads (`mujoco.rollout`). The physics state stays what MuJoCo computes with, f
 the program is float32: it travels as its raw bits, two `uint32` words a number, so that nothing is rounded
 between two calls and a rollout equals a bare MuJoCo loop bit for bit.
 """
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's C extension ships no type stubs for its functions and structures.)
 
 import os
 import threading
