@@ -14,12 +14,15 @@ from metacpo.progress import Row, clock, progress
 THIRD = np.float32(1) / np.float32(3)
 
 
+TAGS = ["Adapt/step12/EpCost", "Metrics/EpRet", "Train/KL"]
+
+
 def row(value: float) -> dict[str, np.ndarray]:
     return {"Metrics/EpRet": np.asarray(value, np.float32), "Adapt/step12/EpCost": np.asarray(THIRD)}
 
 
 def write(run_dir, iterations, resume_at=0, scale=1.0):
-    with MetricsWriter(run_dir, resume_at) as writer:
+    with MetricsWriter(run_dir, TAGS, resume_at) as writer:
         for iteration in iterations:
             writer.write(iteration, 100 * iteration, 1.5 * iteration, row(scale * iteration))
 
@@ -32,21 +35,22 @@ def read(run_dir) -> list[list[str]]:
 def test_rows_are_complete_and_exact(tmp_path):
     write(tmp_path, [1, 2])
     header, first, second = read(tmp_path)
-    assert header == ["iteration", "env_steps", "seconds", "Adapt/step12/EpCost", "Metrics/EpRet"]
+    assert header == ["iteration", "env_steps", "seconds", *TAGS]
     assert first[:3] == ["1", "100", "1.500"]
     assert np.float32(second[3]) == THIRD
     assert np.float32(second[4]) == 2.0
+    assert second[5] == ""  # an iteration that does not log a tag leaves its cell empty
 
 
 def test_a_row_is_on_disk_as_soon_as_it_is_written(tmp_path):
-    with MetricsWriter(tmp_path) as writer:
+    with MetricsWriter(tmp_path, TAGS) as writer:
         writer.write(1, 100, 1.5, row(1.0))
         assert len(read(tmp_path)) == 2
 
 
 def test_resuming_drops_the_rows_after_the_checkpoint(tmp_path):
     write(tmp_path, [1, 2, 3, 4])
-    with MetricsWriter(tmp_path, resume_at=2) as writer:
+    with MetricsWriter(tmp_path, TAGS, resume_at=2) as writer:
         assert (writer.env_steps, writer.seconds) == (200, 3.0)
     write(tmp_path, [3, 4], resume_at=2, scale=10.0)
     lines = read(tmp_path)
@@ -56,19 +60,21 @@ def test_resuming_drops_the_rows_after_the_checkpoint(tmp_path):
 
 def test_a_file_that_cannot_be_continued_is_named(tmp_path):
     with pytest.raises(MetricsError, match=r"metrics\.csv: missing"):
-        MetricsWriter(tmp_path, resume_at=2)
+        MetricsWriter(tmp_path, TAGS, resume_at=2)
     write(tmp_path, [1, 2])
     with pytest.raises(MetricsError, match=r"metrics\.csv: ends at iteration 2, before .* iteration 3"):
-        MetricsWriter(tmp_path, resume_at=3)
+        MetricsWriter(tmp_path, TAGS, resume_at=3)
     (tmp_path / "metrics.csv").write_text("iteration,env_steps\n1,x\n")
     with pytest.raises(MetricsError, match=r"metrics\.csv: damaged"):
-        MetricsWriter(tmp_path, resume_at=1)
+        MetricsWriter(tmp_path, TAGS, resume_at=1)
 
 
 def test_other_columns_are_refused(tmp_path):
     write(tmp_path, [1])
-    with MetricsWriter(tmp_path, resume_at=1) as writer, pytest.raises(MetricsError, match="columns"):
-        writer.write(2, 200, 3.0, {"Metrics/EpRet": np.asarray(1.0)})
+    with pytest.raises(MetricsError, match="its columns are not those"):
+        MetricsWriter(tmp_path, [*TAGS, "Train/PolicyStd"], resume_at=1)
+    with MetricsWriter(tmp_path, TAGS, resume_at=1) as writer, pytest.raises(MetricsError, match="has no column"):
+        writer.write(2, 200, 3.0, {"Train/PolicyStd": np.asarray(1.0)})
 
 
 def test_events_carry_the_same_numbers(tmp_path):

@@ -1,6 +1,6 @@
 """The run around the loop: what it writes, how it stops, and that resuming leaves no trace.
 
-One executable serves the whole module: the smoke preset's meta-iteration, which takes long to compile.
+Two executables serve the whole module, the smoke preset's, because they take long to compile.
 """
 
 import csv
@@ -8,6 +8,7 @@ import dataclasses
 import signal
 import threading
 
+import numpy as np
 import pytest
 
 from metacpo import checkpoint, training
@@ -27,13 +28,14 @@ def patch():
 @pytest.fixture(scope="module")
 def straight(patch, tmp_path_factory):
     """A run that nothing interrupts; the runs after it reuse its executable."""
-    compiled = []
+    compiled = {}
     compile_iteration = training.compile_iteration
 
-    def compile_once(*args):
-        if not compiled:
-            compiled.append(compile_iteration(*args))
-        return compiled[0]
+    def compile_once(learner, state, console):
+        # The learner of a warm-up is made anew by every run.
+        if learner.meta.steps not in compiled:
+            compiled[learner.meta.steps] = compile_iteration(learner, state, console)
+        return compiled[learner.meta.steps]
 
     patch.setattr(training, "compile_iteration", compile_once)
     patch.setenv("METACPO_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
@@ -82,9 +84,32 @@ def test_a_run_folder_holds_the_run(straight):
 
 
 def test_env_steps_count_every_step_of_every_episode(straight):
-    meta = SMOKE.meta
+    meta, warmup = SMOKE.meta, SMOKE.warmup
+    first = 500 * warmup.tasks * warmup.episodes
     steps = 500 * meta.tasks * (meta.steps + 1) * meta.episodes
-    assert [int(row["env_steps"]) for row in rows(straight.path)] == [steps, 2 * steps, 3 * steps, 4 * steps]
+    assert [int(row["env_steps"]) for row in rows(straight.path)] == [first + k * steps for k in range(4)]
+
+
+def test_a_promise_of_the_meta_update_stands_beside_what_became_of_it(straight):
+    first, *others = rows(straight.path)
+    assert first["Meta/CostPromised"] == first["Meta/CostRealised"] == "nan"
+    before = first
+    for row in others:
+        change = np.float32(row["Metrics/EpCost"]) - np.float32(before["Metrics/EpCost"])
+        assert float(row["Meta/CostRealised"]) == pytest.approx(float(change), abs=1e-4)
+        change = np.float32(row["Metrics/EpRet"]) - np.float32(before["Metrics/EpRet"])
+        assert float(row["Meta/ReturnRealised"]) == pytest.approx(float(change), abs=1e-4)
+        assert np.isfinite(float(row["Meta/CostPromised"])) and np.isfinite(float(row["Meta/ReturnPromised"]))
+        before = row
+
+
+def test_inner_promises_are_means_over_their_updates(straight):
+    for row in rows(straight.path)[1:]:
+        for name in ("CostPromised", "CostRealised", "ReturnPromised", "ReturnRealised"):
+            each = [float(row[f"Adapt/step{k + 1}/{name}"]) for k in range(SMOKE.meta.steps)]
+            assert float(row[f"Train/{name}"]) == pytest.approx(np.mean(each), rel=1e-5, abs=1e-6)
+        costs = [float(row[f"Adapt/step{k}/EpCost"]) for k in range(SMOKE.meta.steps + 1)]
+        assert float(row["Train/CostRealised"]) == pytest.approx((costs[-1] - costs[0]) / SMOKE.meta.steps, abs=1e-4)
 
 
 def test_every_tag_is_described(straight):
@@ -94,6 +119,7 @@ def test_every_tag_is_described(straight):
 
 def test_the_meta_iteration_is_compiled_once(straight):
     assert straight.compilations["meta_iteration"] == 1
+    assert straight.compilations["warmup_iteration"] == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -59,6 +59,8 @@ RANGES = {
     "warmup.episodes": "[1, inf)",
     "warmup.max_kl": "(0, inf)",
     "warmup.damping": "[0, inf)",
+    "warmup.cost_target": "(0, 1]",
+    "warmup.cost_margin": "[0, inf)",
     "meta.tasks": "[1, inf)",
     "meta.steps": "[0, inf)",
     "meta.episodes": "[1, inf)",

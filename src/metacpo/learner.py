@@ -36,7 +36,8 @@ class Learner:
 class WarmupSettings:
     """CPO on pooled tasks (K = 0) for the first iterations: K + 1 times cheaper while there is nothing to adapt yet.
 
-    M tasks with B episodes each; max_kl and damping are those of the outer step meanwhile.
+    M tasks with B episodes each; max_kl and damping are those of the outer step meanwhile, and cost_target and
+    cost_margin those of the estimation: a policy that must still learn to move needs the whole limit for it.
     """
 
     iterations: int = 0
@@ -44,13 +45,28 @@ class WarmupSettings:
     episodes: int = 8
     max_kl: float = 0.03
     damping: float = 0.3
+    cost_target: float = 1.0
+    cost_margin: float = 0.0
 
 
 def warmup(learner: Learner, settings: WarmupSettings) -> Learner:
     """The learner of the warm-up: the same, but without inner steps."""
     meta = replace(learner.meta, tasks=settings.tasks, steps=0, episodes=settings.episodes)
     outer = replace(learner.outer, max_kl=settings.max_kl, damping=settings.damping)
-    return replace(learner, meta=meta, outer=outer)
+    estimation = replace(learner.estimation, cost_target=settings.cost_target, cost_margin=settings.cost_margin)
+    return replace(learner, meta=meta, outer=outer, estimation=estimation)
+
+
+class Outlook(eqx.Module):
+    """Where the last outer update started and the change it promised, for the next iteration's data to judge.
+
+    Means over tasks, per episode; cost is the limited one, its constraints summed. NaN before the first update.
+    """
+
+    episode_return: Float[Array, ""]
+    cost: Float[Array, ""]
+    promised_return: Float[Array, ""]
+    promised_cost: Float[Array, ""]
 
 
 class TrainState(eqx.Module):
@@ -60,13 +76,15 @@ class TrainState(eqx.Module):
     normaliser: Normaliser
     key: Key[Array, ""]
     iteration: Int32[Array, ""]
+    outlook: Outlook
 
 
 def init_state(learner: Learner, seed: int) -> TrainState:
     """The state before the first meta-iteration."""
     key, init_key = jax.random.split(jax.random.key(seed))
     policy = learner.policy
-    return TrainState(policy.init(init_key), Normaliser.init(policy.observation_size), key, jnp.int32(0))
+    outlook = Outlook(*[jnp.float32(jnp.nan)] * 4)
+    return TrainState(policy.init(init_key), Normaliser.init(policy.observation_size), key, jnp.int32(0), outlook)
 
 
 def meta_iteration(learner: Learner, state: TrainState) -> tuple[TrainState, dict[str, Array]]:
@@ -81,9 +99,11 @@ def meta_iteration(learner: Learner, state: TrainState) -> tuple[TrainState, dic
     walk = collect(policy, state.theta, sample, walk_key, meta, learner.inner)
     theta, outer = meta_update(policy, state.theta, walk, meta, learner.inner, learner.outer)
     theta = jnp.where(jnp.all(jnp.isfinite(theta)), theta, state.theta)
-    metrics = adapted_metrics(learner, walk, tasks) | inner_metrics(learner, walk) | outer_metrics(outer)
+    outlook = outlook_of(learner, walk, outer)
+    metrics = adapted_metrics(learner, walk, tasks) | inner_metrics(learner, walk)
+    metrics |= outer_metrics(outer, state.outlook, outlook)
     metrics["Train/PolicyStd"] = jnp.mean(jnp.exp(policy.log_std(theta)))
-    return TrainState(theta, merged(state.normaliser, walk), key, state.iteration + 1), metrics
+    return TrainState(theta, merged(state.normaliser, walk), key, state.iteration + 1, outlook), metrics
 
 
 def warmup_iteration(learner: Learner, state: TrainState) -> tuple[TrainState, dict[str, Array]]:
@@ -145,21 +165,31 @@ def adapted_metrics(learner: Learner, walk: Walk, tasks: Task) -> dict[str, Arra
     return row
 
 
+def per_episode(learner: Learner, stats: EpisodeStats) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """What turns a change of L_R into one of the return, and one of c into one of the limited cost (DESIGN.md §3)."""
+    length = jnp.mean(stats.length)
+    discounted = learner.estimation.cost_measure == "discounted"
+    return -length, jnp.float32(1 / (1 - learner.estimation.gamma)) if discounted else length
+
+
 def inner_metrics(learner: Learner, walk: Walk) -> dict[str, Array]:
     """What the inner updates promised and what came true, per episode; nothing if K = 0."""
     if learner.meta.steps == 0:
         return {}
     updates, stats = walk.updates, walk.stats
-    length = jnp.mean(stats.length)
-    # From per-step units (DESIGN.md §3) to those of the limit.
-    per_limit = length if learner.estimation.cost_measure == "episode" else 1 / (1 - learner.estimation.gamma)
-    cost = jnp.sum(limited_cost(learner, stats), axis=-1)
-    row = {
+    to_return, to_cost = per_episode(learner, stats)
+    cost = jnp.mean(jnp.sum(limited_cost(learner, stats), axis=-1), axis=-1)
+    earned = jnp.mean(stats.episode_return, axis=-1)
+    changes = {
+        "CostPromised": to_cost * jnp.mean(jnp.sum(updates.promised_cost, axis=-1), axis=-1),
+        "CostRealised": cost[1:] - cost[:-1],
+        "ReturnPromised": to_return * jnp.mean(updates.promised_loss, axis=-1),
+        "ReturnRealised": earned[1:] - earned[:-1],
+    }
+    row = {f"Train/{name}": jnp.mean(change) for name, change in changes.items()}
+    row |= {f"Adapt/step{k + 1}/{name}": x[k] for name, x in changes.items() for k in range(learner.meta.steps)}
+    row |= {
         "Train/KL": jnp.mean(updates.kl),
-        "Train/CostPromised": per_limit * jnp.mean(jnp.sum(updates.promised_cost, axis=-1)),
-        "Train/CostRealised": jnp.mean(cost[1:] - cost[:-1]),
-        "Train/ReturnPromised": -length * jnp.mean(updates.promised_loss),
-        "Train/ReturnRealised": jnp.mean(stats.episode_return[1:] - stats.episode_return[:-1]),
         "Misc/Rejected": jnp.sum(1.0 - updates.accepted),
         "Misc/Edge": jnp.sum(updates.edge),
         "Misc/CGResidual": jnp.mean(updates.residual),
@@ -170,8 +200,20 @@ def inner_metrics(learner: Learner, walk: Walk) -> dict[str, Array]:
     return row
 
 
-def outer_metrics(outer: StepStats) -> dict[str, Array]:
-    """What became of the meta-policy's own update."""
+def outlook_of(learner: Learner, walk: Walk, outer: StepStats) -> Outlook:
+    """What the outer update promises, and the adapted figures that it starts from."""
+    adapted = jax.tree.map(lambda x: x[-1], walk.stats)
+    to_return, to_cost = per_episode(learner, walk.stats)
+    return Outlook(
+        episode_return=jnp.mean(adapted.episode_return),
+        cost=jnp.mean(jnp.sum(limited_cost(learner, adapted), axis=-1)),
+        promised_return=to_return * outer.promised_loss,
+        promised_cost=to_cost * jnp.sum(outer.promised_cost),
+    )
+
+
+def outer_metrics(outer: StepStats, before: Outlook, now: Outlook) -> dict[str, Array]:
+    """What became of the meta-policy's own update, and of the promises of the one before."""
     return {
         "Meta/KL": outer.kl,
         "Meta/Case": outer.case,
@@ -179,5 +221,8 @@ def outer_metrics(outer: StepStats) -> dict[str, Array]:
         "Meta/Alpha": outer.alpha,
         "Meta/CGResidual": outer.residual,
         "Meta/Edge": outer.edge,
-        "Meta/LossPromised": outer.promised_loss,
+        "Meta/ReturnPromised": before.promised_return,
+        "Meta/ReturnRealised": now.episode_return - before.episode_return,
+        "Meta/CostPromised": before.promised_cost,
+        "Meta/CostRealised": now.cost - before.cost,
     }

@@ -39,7 +39,6 @@ TAGS = {
     "Train/PolicyStd": Tag("action", "Mean standard deviation of the meta-policy's actions."),
     "Train/CostPromised": Tag("cost", "Mean change of the limited cost that an inner update's surrogate predicts."),
     "Train/CostRealised": Tag("cost", "Mean change of the limited cost that came true in the next batch."),
-    "Train/LossPromised": Tag("1", "Mean change of the loss L_R that an inner update's surrogate predicts."),
     "Train/ReturnPromised": Tag("return", "Mean change of the return that an inner update's surrogate predicts."),
     "Train/ReturnRealised": Tag("return", "Mean change of the return that came true in the next batch."),
     "Meta/KL": Tag("nat", "KL divergence of the outer update."),
@@ -48,8 +47,10 @@ TAGS = {
     "Meta/Alpha": Tag("1", "Factor of the outer step that the line search chose."),
     "Meta/CGResidual": Tag("1", "Relative residual of conjugate gradients in the outer step."),
     "Meta/Edge": Tag("1", "1 if the outer step's derivative is at an edge where it was bounded."),
-    "Meta/LossPromised": Tag("1", "Change of the meta-loss that the outer step's surrogate predicts."),
-    "Meta/CostPromised": Tag("cost", "Change of the limited cost that the outer step's surrogate predicts."),
+    "Meta/ReturnPromised": Tag("return", "Change of the adapted return that the outer update before promised."),
+    "Meta/ReturnRealised": Tag("return", "Change of the adapted return since then, on other tasks."),
+    "Meta/CostPromised": Tag("cost", "Change of the limited adapted cost that the outer update before promised."),
+    "Meta/CostRealised": Tag("cost", "Change of the limited adapted cost since then, on other tasks."),
     "Misc/Rejected": Tag("updates", "Inner updates that the line search rejected."),
     "Misc/Edge": Tag("updates", "Inner updates whose derivative is at an edge where it was bounded."),
     "Misc/CGResidual": Tag("1", "Mean relative residual of conjugate gradients in the inner updates."),
@@ -58,6 +59,10 @@ TAGS = {
     "Adapt/step{k}/EpRet": Tag("return", "Mean undiscounted return of an episode after k inner updates."),
     "Adapt/step{k}/EpCost": Tag("cost", "Mean undiscounted cost of an episode after k inner updates."),
     "Adapt/step{k}/DiscountedCost": Tag("cost", "Mean discounted cost of an episode after k inner updates."),
+    "Adapt/step{k}/CostPromised": Tag("cost", "Change of the limited cost that inner update k promised."),
+    "Adapt/step{k}/CostRealised": Tag("cost", "Change of the limited cost that came true in the batch after it."),
+    "Adapt/step{k}/ReturnPromised": Tag("return", "Change of the return that inner update k promised."),
+    "Adapt/step{k}/ReturnRealised": Tag("return", "Change of the return that came true in the batch after it."),
 }
 
 
@@ -105,10 +110,10 @@ class MetricsWriter:
         self._file.flush()
         self.env_steps, self.seconds = env_steps, seconds
         for tag, value in values.items():
-            about = describe(tag)
-            self._events.add_scalar(
-                tag, float(value), iteration, summary_description=f"{about.description} [{about.unit}]"
-            )
+            if np.isfinite(value):  # TensorBoard has no place for the others; metrics.csv shows them
+                about = describe(tag)
+                words = f"{about.description} [{about.unit}]"
+                self._events.add_scalar(tag, float(value), iteration, summary_description=words)
 
 
 def _rewind(path: Path, iteration: int) -> tuple[list[str], int, float]:

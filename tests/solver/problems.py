@@ -48,7 +48,31 @@ def _cone_program(cost, rows, bounds, h, delta):
     settings.verbose = False
     settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = 1e-13
     answer = clarabel.DefaultSolver(sp.csc_matrix((n, n)), cost, a, rhs, cones, settings).solve()
-    return None if "Infeasible" in str(answer.status) else np.asarray(answer.x)
+    if "Infeasible" in str(answer.status):
+        return None
+    m = len(bounds)
+    binding = np.asarray(answer.z)[:m] > np.asarray(answer.s)[:m]
+    return _polished(np.asarray(answer.x), cost, rows[binding], bounds[binding], h, delta)
+
+
+def _polished(x, cost, rows, bounds, h, delta):
+    """x after two Newton steps on the optimality conditions of the binding constraints, ball included.
+
+        cost + rowsᵀν + λHx = 0,   rows x = bounds,   ½xᵀHx = δ
+
+    The objective is flat along the ball: a relative gap of 1e-11, which is what the method reaches, leaves
+    errors of 4e-6 in x. One step squares them.
+    """
+    n, k = len(x), len(bounds)
+    nu_lam = np.linalg.lstsq(np.column_stack([rows.T, h @ x]), -cost, rcond=None)[0]
+    for _ in range(2):
+        nu, lam, hx = nu_lam[:k], nu_lam[k], h @ x
+        normals = np.vstack([rows, hx])
+        jacobian = np.block([[lam * h, normals.T], [normals, np.zeros((k + 1, k + 1))]])
+        residual = np.concatenate([cost + rows.T @ nu + lam * hx, rows @ x - bounds, [0.5 * x @ hx - delta]])
+        change = np.linalg.solve(jacobian, -residual)
+        x, nu_lam = x + change[:n], nu_lam + change[n:]
+    return x
 
 
 def oracle(g, b, c, h, delta):

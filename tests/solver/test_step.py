@@ -39,8 +39,7 @@ def test_step_equals_an_interior_point_solver_on_1000_problems(x64):
         if feasible:
             assert c[i] + b[i] @ step <= 1e-9 * max(1, abs(c[i]))
         errors.append(np.max(np.abs(step - x)) / np.linalg.norm(step))
-    # The objective is flat along the ball, so that the oracle's relative gap of 1e-11 leaves 4e-6 in its x.
-    assert np.quantile(errors, 0.95) <= 1e-6 and np.max(errors) <= 1e-5
+    assert np.max(errors) <= 1e-6
 
 
 def test_multipliers_satisfy_the_optimality_conditions(x64):
