@@ -78,6 +78,7 @@ RANGES = {
     for region in ("inner", "outer")
     for name, allowed in {
         "max_kl": "(0, inf)",
+        "caution": "(0, 1]",
         "damping": "[0, inf)",
         "cg_iterations": "[1, inf)",
         "cg_tolerance": "[0, inf)",

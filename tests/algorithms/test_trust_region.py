@@ -73,13 +73,13 @@ def test_linearisation_and_its_derivative_are_those_of_autodiff(x64, m):
 def test_what_the_line_search_accepts(case, loss, c_before, c_after, divergence, verdict):
     """Loss 0 before."""
     before, after = ((jnp.float32(L), jnp.array([c], jnp.float32)) for L, c in ((0, c_before), (loss, c_after)))
-    assert bool(acceptable(jnp.int32(case), before, after, jnp.float32(divergence), DELTA)) is verdict
+    assert bool(acceptable(jnp.int32(case), before, after, jnp.float32(divergence), jnp.float32(DELTA))) is verdict
 
 
 def test_every_constraint_counts():
     before = jnp.float32(0), jnp.array([-1.0, -1.0])
     one_broken = jnp.float32(-1), jnp.array([-1.0, 0.1])
-    assert not acceptable(jnp.int32(Case.SLACK), before, one_broken, jnp.float32(0), DELTA)
+    assert not acceptable(jnp.int32(Case.SLACK), before, one_broken, jnp.float32(0), jnp.float32(DELTA))
 
 
 @pytest.fixture(scope="module")

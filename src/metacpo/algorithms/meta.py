@@ -26,6 +26,7 @@ from metacpo.algorithms.trust_region import (
     constrained_step,
     line_search,
     metric,
+    trust_region,
     update,
 )
 from metacpo.estimation import Batch, surrogates
@@ -150,8 +151,7 @@ def meta_update(
     unit = jnp.eye(G.shape[0] + 1, dtype=theta.dtype)
     (rows,) = jax.vmap(pullback)((unit[:, 0], unit[:, 1:]))  # ∇F, then the rows of ∇G
     states = pooled(walk.first)
-    delta = jnp.asarray(outer.max_kl, theta.dtype)
-    problem = Problem(rows[0], rows[1:], G, metric(policy, theta, states, outer), delta)
+    problem = Problem(rows[0], rows[1:], G, metric(policy, theta, states, outer), trust_region(G, outer))
     solution = solve(problem, cg=cg_settings(outer))
     return line_search(policy, theta, solution, objective, states, outer)
 

@@ -23,9 +23,14 @@ Objective = tuple[Float[Array, ""], Float[Array, " m"]]  # (L_R, c)
 
 @dataclass(frozen=True)
 class TrustRegionSettings:
-    """One constrained step. max_kl is δ in nats; fisher_stride: every how manieth state enters H."""
+    """One constrained step. max_kl is δ in nats; fisher_stride: every how manieth state enters H.
+
+    caution: share of δ for a step that starts within the limit. Data of a safe policy hold few violations, so that
+    the surrogate foresees little of the cost of going further; a step that repairs sees what it repairs.
+    """
 
     max_kl: float = 0.01
+    caution: float = 1.0
     damping: float = 0.05
     metric: Literal["kl", "euclidean"] = "kl"
     cg_iterations: int = 10
@@ -56,6 +61,12 @@ def metric(policy: GaussianPolicy, phi: Float[Array, " n"], batch: Batch, settin
     return policy.fisher(phi, z, weight / jnp.maximum(jnp.sum(weight), 1e-8), settings.damping)
 
 
+def trust_region(c: Float[Array, " m"], settings: TrustRegionSettings) -> Float[Array, ""]:
+    """δ in nats of a step from data whose constraints have the values c (≤ 0: held); constant, c being data."""
+    held = jnp.all(c <= 0) if c.shape[0] > 0 else False
+    return jax.lax.stop_gradient(settings.max_kl * jnp.where(held, settings.caution, 1.0).astype(c.dtype))
+
+
 def constrained_step(
     policy: GaussianPolicy, phi: Float[Array, " n"], batch: Batch, settings: TrustRegionSettings
 ) -> Solution:
@@ -64,7 +75,7 @@ def constrained_step(
     Differentiable in φ (reverse mode) with the batch fixed: the meta-gradient goes through here.
     """
     g, b, c = linearise(policy, phi, batch)  # pyright: ignore[reportGeneralTypeIssues]  (partial hides the type)
-    delta = jnp.asarray(settings.max_kl, phi.dtype)
+    delta = trust_region(batch.c, settings)
     return solve(Problem(g, b, c, metric(policy, phi, batch, settings), delta), cg=cg_settings(settings))
 
 
@@ -137,11 +148,12 @@ def line_search(
     If none does, φ stays as it is, and what the stats promise is no change.
     """
     before = objective(phi)
+    delta = trust_region(before[1], settings)
 
     def trial(alpha: Float[Array, ""]):
         new = phi + alpha * solution.step
         after, divergence = objective(new), kl(policy, phi, new, states)
-        return acceptable(solution.case, before, after, divergence, settings.max_kl), (after, divergence)
+        return acceptable(solution.case, before, after, divergence, delta), (after, divergence)
 
     alpha, accepted, _, (after, divergence) = backtrack(
         trial, jnp.asarray(settings.backtrack_ratio, phi.dtype), settings.backtracks
@@ -164,7 +176,7 @@ def acceptable(
     before: Objective,
     after: Objective,
     divergence: Float[Array, ""],
-    max_kl: float,
+    delta: Float[Array, ""],
 ) -> Bool[Array, ""]:
     """Whether a step keeps its word on the surrogates themselves, not on their linearisation.
 
@@ -174,4 +186,4 @@ def acceptable(
     (L_R, c), (L_R_new, c_new) = before, after
     recovering = (case == Case.INFEASIBLE) | (case == Case.RECOVERING)
     held = jnp.all(c_new <= jnp.maximum(c, 0.0))
-    return (divergence <= max_kl) & held & ((L_R_new <= L_R) | recovering) & jnp.isfinite(L_R_new)
+    return (divergence <= delta) & held & ((L_R_new <= L_R) | recovering) & jnp.isfinite(L_R_new)
