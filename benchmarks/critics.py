@@ -94,7 +94,7 @@ def network(steps: int) -> Critic:
         return x @ params[-1][0] + params[-1][1]
 
     def fit(data: Trajectory, fresh: jax.Array, gamma: jax.Array) -> Values:
-        (T, B, size), signals = data.obs.shape, signals_of(data)
+        (T, _, size), signals = data.obs.shape, signals_of(data)
         G, goes_on = go_to(signals, gamma), (gamma < 1).astype(jnp.float32)
         mean, std = jnp.mean(G, axis=(0, 1)), jnp.std(G, axis=(0, 1)) + 1e-6
         t = jnp.arange(T, dtype=jnp.float32)[:, None] / T

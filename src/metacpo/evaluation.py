@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from metacpo.training import open_run
 
 EVALUATION = 0x5AFE  # folded into the seed: an evaluation never repeats the keys of a training with that seed
 COLUMNS = ("split", "task", "step", "return", "episode_cost", "discounted_cost", "cost_limit", "satisfied")
-PATH_TASKS = 3  # tasks a split whose paths are drawn
+PATH_TASKS = 3  # tasks a split whose paths are drawn: the unsafest before adaptation, the middle one, the safest
 PATH_EPISODES = 2
 
 
@@ -44,12 +44,13 @@ class Row:
 
 @dataclass(frozen=True)
 class SplitResult:
-    """One split: its tasks [M], their adaptation, and paths [M', 2 (before, after), T, E, 2] in metres."""
+    """One split: its tasks [M] and their adaptation; paths [D, 2 (before, after), T, E, 2] of tasks `drawn`, metres."""
 
     split: str
     tasks: Task
     adaptation: Adaptation
-    paths: Float[Array, "M 2 T E 2"]
+    drawn: tuple[int, ...]
+    paths: Float[Array, "D 2 T E 2"]
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,23 @@ def evaluate(
             tasks = with_cost_limit(tasks, cost_limit)
         with jax.default_matmul_precision("highest"):
             adaptation = adapt_all(tasks, adapt_key)
-            few = jax.tree.map(lambda x: x[:PATH_TASKS], tasks)
-            paths = draw(few, adaptation.phi[:PATH_TASKS], path_key)
-        results.append(SplitResult(split, tasks, adaptation, paths))
+            drawn = drawn_tasks(adaptation)
+            few, phi = _chosen((tasks, adaptation.phi), drawn)
+            paths = draw(few, phi, path_key)
+        results.append(SplitResult(split, tasks, adaptation, drawn, paths))
     return Evaluation(tuple(results), learner.estimation.cost_measure)
+
+
+def drawn_tasks(adaptation: Adaptation) -> tuple[int, ...]:
+    """The tasks whose paths tell most, by their cost before adaptation (ties: by number)."""
+    cost = np.asarray(adaptation.stats.episode_cost[0]).sum(axis=-1)
+    order = np.argsort(-cost, kind="stable")
+    places = np.linspace(0, len(order) - 1, min(PATH_TASKS, len(order))).round().astype(int)
+    return tuple(int(order[place]) for place in places)
+
+
+def _chosen(tree: Any, tasks: tuple[int, ...]) -> Any:
+    return jax.tree.map(lambda x: x[np.asarray(tasks)], tree)
 
 
 def _paths(
@@ -160,8 +174,8 @@ def write(run_dir: Path, evaluation: Evaluation) -> None:
         writer = csv.writer(file)
         writer.writerow(("split", "task", "stage", "episode", "t", "x", "y"))
         for result in evaluation.splits:
-            for (task, stage, t, episode), x, y in _points(np.asarray(result.paths)):
-                writer.writerow((result.split, task, stage, episode, t, f"{x:.4f}", f"{y:.4f}"))
+            for (index, stage, t, episode), x, y in _points(np.asarray(result.paths)):
+                writer.writerow((result.split, result.drawn[index], stage, episode, t, f"{x:.4f}", f"{y:.4f}"))
     with _replacing(run_dir / "layout.json") as file:
         layout = {result.split: _layout(result.tasks) for result in evaluation.splits}
         file.write(json.dumps(layout, indent=1) + "\n")
@@ -177,9 +191,9 @@ def _replacing(path: Path) -> Iterator[TextIO]:
 
 
 def _points(paths: np.ndarray) -> Iterator[tuple[tuple[int, str, int, int], float, float]]:
-    for task, stage, t, episode in np.ndindex(*paths.shape[:-1]):
-        x, y = paths[task, stage, t, episode]
-        yield (task, ("before", "after")[stage], t, episode), float(x), float(y)
+    for index, stage, t, episode in np.ndindex(*paths.shape[:-1]):
+        x, y = paths[index, stage, t, episode]
+        yield (index, ("before", "after")[stage], t, episode), float(x), float(y)
 
 
 def _layout(tasks: Task) -> list[dict[str, float]]:

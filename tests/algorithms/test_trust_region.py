@@ -1,12 +1,21 @@
 """One constrained update: its linearisation, its line search, and what it does with bad numbers."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metacpo.algorithms.trust_region import acceptable, constrained_step, linearise, update
+from metacpo.algorithms.trust_region import (
+    TrustRegionSettings,
+    acceptable,
+    constrained_step,
+    linearise,
+    trust_region,
+    update,
+)
 from metacpo.estimation import kl, surrogates
 from metacpo.solver import Case
 
@@ -74,6 +83,25 @@ def test_what_the_line_search_accepts(case, loss, c_before, c_after, divergence,
     """Loss 0 before."""
     before, after = ((jnp.float32(L), jnp.array([c], jnp.float32)) for L, c in ((0, c_before), (loss, c_after)))
     assert bool(acceptable(jnp.int32(case), before, after, jnp.float32(divergence), jnp.float32(DELTA))) is verdict
+
+
+@pytest.mark.parametrize(
+    ("c", "share"), [([-1.0], 0.3), ([0.0], 0.3), ([0.1], 1.0), ([-1.0, 0.1], 1.0), ([-1.0, -1.0], 0.3), ([], 1.0)]
+)
+def test_steps_from_within_the_limit_are_cautious(c, share):
+    settings = TrustRegionSettings(max_kl=DELTA, caution=0.3)
+    assert float(trust_region(jnp.asarray(c, jnp.float32), settings)) == pytest.approx(share * DELTA)
+
+
+@pytest.mark.parametrize(("case", "cautious"), [(Case.SLACK, True), (Case.BINDING, True), (Case.RECOVERING, False)])
+def test_a_cautious_step_stays_in_the_smaller_region(x64, case, cautious):
+    whole, settings = EXACT["kl"], dataclasses.replace(EXACT["kl"], caution=0.2)
+    batch = quick_jit(lambda phi, key: batch_in_case(phi, key, jnp.asarray(int(case)), whole))(
+        initial(), jax.random.key(0)
+    )
+    stats = quick_jit(lambda phi, b: update(POLICY, phi, b, settings)[1])(initial(), batch)
+    assert float(stats.accepted) == 1
+    assert (float(stats.kl) <= 0.2 * DELTA) == cautious
 
 
 def test_every_constraint_counts():

@@ -99,7 +99,7 @@ def write_paths(folder: Path, rng: np.random.Generator) -> None:
     rows, layout = [], {}
     time = np.arange(0, 200)
     for split, radius in (("held-out", 1.3), ("shifted", 2.2)):
-        layout[split] = [{"task": task, "circle_radius": radius, "wall": WALL} for task in range(4)]
+        layout[split] = [{"task": task, "radius": radius, "wall": WALL} for task in range(4)]
         for task in range(4):
             for stage, reach in (("before", 1.1 * radius), ("after", 0.95 * WALL)):
                 for episode in range(2):

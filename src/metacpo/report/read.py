@@ -229,7 +229,7 @@ def _read_layout(path: Path) -> dict[tuple[str, int], Geometry]:
     text = _read_text(path)
     try:
         return {
-            (split, int(entry["task"])): Geometry(length(entry, "circle_radius"), length(entry, "wall"))
+            (split, int(entry["task"])): Geometry(length(entry, "radius"), length(entry, "wall"))
             for split, tasks in json.loads(text).items()
             for entry in tasks
         }

@@ -1,0 +1,152 @@
+"""From a checkpoint to the files that the report reads: every number means what its column says."""
+
+import csv
+import dataclasses
+import io
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from metacpo import checkpoint, evaluation
+from metacpo.config import Config, build
+from metacpo.estimation.batch import episode_stats
+from metacpo.evaluation import COLUMNS, adapt, drawn_tasks, evaluate, load_policy, table, write
+from metacpo.learner import init_state
+from metacpo.metrics import MetricsWriter
+from metacpo.report import write_report
+from metacpo.report.read import read_run
+from metacpo.rollout import rollout
+from metacpo.training import open_run
+
+SPLITS = ("held-out", "shifted")
+CONFIG = Config.preset("point-circle-smoke", adaptation={"tasks": 4, "steps": 1, "episodes": 3}, cost_limit=20.0)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run whose policy has not learned anything: enough to be opened, evaluated and reported."""
+    folder = tmp_path_factory.mktemp("run")
+    CONFIG.save(folder / "config.toml")
+    checkpoint.save(folder, init_state(build(CONFIG), CONFIG.seed))
+    with MetricsWriter(folder, ["Metrics/EpRet"]) as writer:
+        writer.write(1, 100, 1.0, {"Metrics/EpRet": np.asarray(1.0)})
+    return open_run(folder)
+
+
+@pytest.fixture(scope="module")
+def result(run):
+    return evaluate(run.learner, run.state, CONFIG.adaptation, SPLITS, seed=0)
+
+
+def test_one_row_for_every_split_task_and_step(result):
+    keys = [(row.split, row.task, row.step) for row in result.rows]
+    assert keys == [(split, task, step) for split in SPLITS for task in range(4) for step in (0, 1)]
+
+
+def test_satisfied_says_whether_the_limited_cost_is_within_the_limit(result):
+    assert {row.cost_limit for row in result.rows} == {20.0}
+    for row in result.rows:
+        assert row.satisfied == (row.episode_cost <= 20.0)
+    by_discounted = dataclasses.replace(result, cost_measure="discounted")
+    for row in by_discounted.rows:
+        assert row.satisfied == (row.discounted_cost <= 20.0)
+    assert all(row.discounted_cost <= row.episode_cost for row in result.rows)
+
+
+def test_splits_are_those_of_the_task_distribution(result):
+    radius = {each.split: np.asarray(each.tasks.params["radius"]) for each in result.splits}
+    assert np.all((radius["held-out"] >= 1.0) & (radius["held-out"] <= 1.5))
+    assert np.all((radius["shifted"] >= 2.0) & (radius["shifted"] <= 2.5))
+
+
+def test_the_seed_decides_everything_and_the_limit_only_the_limit(run, result):
+    few = dataclasses.replace(CONFIG.adaptation)
+    again = evaluate(run.learner, run.state, few, SPLITS, seed=0)
+    assert again.rows == result.rows
+    other = evaluate(run.learner, run.state, few, ("held-out",), seed=1, cost_limit=0.0)
+    assert all(row.cost_limit == 0.0 and row.satisfied == (row.episode_cost == 0) for row in other.rows)
+    assert not np.allclose(other.splits[0].tasks.params["radius"], result.splits[0].tasks.params["radius"])
+
+
+def test_the_last_step_is_judged_on_episodes_that_no_update_saw(run, result):
+    """φ^K on other episodes of its task earns nearly the same, and the policies of the tasks differ."""
+    held_out = result.splits[0]
+    assert held_out.adaptation.stats.episode_return.shape == (2, 4)
+    assert held_out.adaptation.updates.alpha.shape == (1, 4)
+    phi = np.asarray(held_out.adaptation.phi)
+    assert len(np.unique(phi, axis=0)) == 4 and not np.any(np.all(phi == np.asarray(run.state.theta), axis=1))
+    task = jax.tree.map(lambda x: x[0], held_out.tasks)
+    data = jax.jit(
+        lambda p, k: rollout(run.learner.env, run.learner.policy, p, run.state.normaliser, task, k, 8)
+    )(held_out.adaptation.phi[0], jax.random.key(7))  # fmt: skip
+    fresh = float(episode_stats(data, 0.99).episode_return)
+    spread = float(np.std(np.sum(np.asarray(data.reward), axis=0)))
+    assert abs(fresh - float(held_out.adaptation.stats.episode_return[1, 0])) < 4 * spread
+
+
+def test_files_are_read_back_by_the_report(run, result):
+    write(run.path, result)
+    with (run.path / "adaptation.csv").open(newline="") as file:
+        assert tuple(next(csv.reader(file))) == COLUMNS
+    write_report([run.path])
+    read = read_run(run.path)
+    assert read.adaptation.splits == SPLITS
+    for index, split in enumerate(SPLITS):
+        grid = read.adaptation.grid(split, "return")
+        rows = [row for row in result.rows if row.split == split]
+        np.testing.assert_allclose(grid.ravel(), [row.episode_return for row in rows], rtol=1e-5)
+        params = result.splits[index].tasks.params
+        for task in range(4):
+            geometry = read.layout[(split, task)]
+            assert geometry.circle_radius == pytest.approx(float(params["radius"][task]), rel=1e-5)
+            assert geometry.wall == pytest.approx(float(params["wall"][task]), rel=1e-5)
+    traces = read.traces or ()
+    assert {(t.split, t.task) for t in traces} == {(e.split, task) for e in result.splits for task in e.drawn}
+    assert {t.stage for t in traces} == {"before", "after"}
+    assert all(len(t.x) == 500 for t in traces)
+    assert (run.path / "report.html").stat().st_size > 10_000
+    assert not list(run.path.glob("*.part"))
+
+
+def test_paths_start_at_the_same_places_before_and_after(result):
+    starts = np.asarray(result.splits[0].paths)[:, :, 0]  # after one step of 0.02 s
+    np.testing.assert_allclose(starts[:, 0], starts[:, 1], atol=1e-3)
+
+
+def test_the_unsafest_the_middle_and_the_safest_task_are_drawn(result):
+    adaptation = result.splits[0].adaptation
+    cost = np.array([[5.0], [40.0], [0.0], [7.0], [1.0]])
+    stats = dataclasses.replace(adaptation.stats, episode_cost=np.stack([cost, cost[::-1]]))
+    assert drawn_tasks(dataclasses.replace(adaptation, stats=stats)) == (1, 0, 2)
+
+
+def test_the_table_counts_the_tasks_within_the_limit(result):
+    out = io.StringIO()
+    Console(file=out, width=120).print(table(result))
+    text = out.getvalue()
+    within = sum(row.satisfied for row in result.rows if (row.split, row.step) == ("held-out", 1))
+    mean = np.mean([row.episode_return for row in result.rows if (row.split, row.step) == ("held-out", 1)])
+    line = next(line for line in text.splitlines() if "held-out" in line and " 1 " in line)
+    assert f"{within}/4" in line and f"{mean:.1f}" in line and "episode cost" in text
+
+
+def test_adapting_to_one_task_gives_its_policy_and_its_curve(run, monkeypatch):
+    seen = {}
+    real = evaluation.evaluate
+
+    def spy(learner, state, settings, splits, seed, task=None, cost_limit=None):
+        seen["result"] = real(learner, state, settings, splits, seed, task, cost_limit)
+        return seen["result"]
+
+    monkeypatch.setattr(evaluation, "evaluate", spy)
+    adapted = adapt(run.path, task={"radius": 1.3}, steps=1, cost_limit=12.5, seed=3)
+    assert [(row.step, row.cost_limit) for row in adapted.curve] == [(0, 12.5), (1, 12.5)]
+    assert float(seen["result"].splits[0].tasks.params["radius"][0]) == pytest.approx(1.3)
+    obs = np.linspace(-1, 1, 28, dtype=np.float32)
+    before, after = load_policy(run.path), adapted.policy
+    assert before(obs, deterministic=True).shape == after(obs, deterministic=True).shape == (2,)
+    assert not np.array_equal(before(obs, deterministic=True), after(obs, deterministic=True))
+    with pytest.raises(ValueError, match="key"):
+        after(obs)
