@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -26,6 +27,7 @@ EVALUATION = 0x5AFE  # folded into the seed: an evaluation never repeats the key
 COLUMNS = ("split", "task", "step", "return", "episode_cost", "discounted_cost", "cost_limit", "satisfied")
 PATH_TASKS = 3  # tasks a split whose paths are drawn: the unsafest before adaptation, the middle one, the safest
 PATH_EPISODES = 2
+_adapt_tasks = jax.jit(adapt_tasks, static_argnames=("learner", "settings"))
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,8 @@ def evaluate(
     """Adapt to `settings.tasks` tasks of every split (or to `task` alone), and roll out paths before and after.
 
     seed draws tasks and rollouts; it is unrelated to the training's, whose keys it never meets. cost_limit
-    replaces the limit of every task. Compiled once for all splits.
+    replaces the limit of every task. Compiled once for a learner and its settings.
     """
-    adapt_all = jax.jit(lambda tasks, key: adapt_tasks(learner, state, tasks, key, settings))
-    draw = jax.jit(lambda tasks, phi, key: _paths(learner, state, tasks, phi, key))
     key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
     results = []
     for index, split in enumerate(splits):
@@ -93,10 +93,10 @@ def evaluate(
         if cost_limit is not None:
             tasks = with_cost_limit(tasks, cost_limit)
         with jax.default_matmul_precision("highest"):
-            adaptation = adapt_all(tasks, adapt_key)
+            adaptation = _adapt_tasks(learner, state, tasks, adapt_key, settings)
             drawn = drawn_tasks(adaptation)
             few, phi = _chosen((tasks, adaptation.phi), drawn)
-            paths = draw(few, phi, path_key)
+            paths = _paths(learner, state, few, phi, path_key)
         results.append(SplitResult(split, tasks, adaptation, drawn, paths))
     return Evaluation(tuple(results), learner.estimation.cost_measure)
 
@@ -113,6 +113,7 @@ def _chosen(tree: Any, tasks: tuple[int, ...]) -> Any:
     return jax.tree.map(lambda x: x[np.asarray(tasks)], tree)
 
 
+@partial(jax.jit, static_argnames="learner")
 def _paths(
     learner: Learner, state: TrainState, tasks: Task, phi: Float[Array, "M n"], key: Key[Array, ""]
 ) -> Float[Array, "M 2 T E 2"]:
