@@ -190,6 +190,7 @@ def inner_metrics(learner: Learner, walk: Walk) -> dict[str, Array]:
     row |= {f"Adapt/step{k + 1}/{name}": x[k] for name, x in changes.items() for k in range(learner.meta.steps)}
     row |= {
         "Train/KL": jnp.mean(updates.kl),
+        "Misc/TrustRegion": jnp.mean(updates.delta),
         "Misc/Rejected": jnp.sum(1.0 - updates.accepted),
         "Misc/Edge": jnp.sum(updates.edge),
         "Misc/CGResidual": jnp.mean(updates.residual),

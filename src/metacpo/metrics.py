@@ -54,6 +54,7 @@ TAGS = {
     "Misc/Rejected": Tag("updates", "Inner updates that the line search rejected."),
     "Misc/Edge": Tag("updates", "Inner updates whose derivative is at an edge where it was bounded."),
     "Misc/CGResidual": Tag("1", "Mean relative residual of conjugate gradients in the inner updates."),
+    "Misc/TrustRegion": Tag("nat", "Mean size of the inner updates' trust regions."),
     "Misc/Alpha": Tag("1", "Mean factor that the line search chose in the inner updates."),
     "Misc/Case/{case}": Tag("updates", "Inner updates that ended in this case of the constrained step."),
     "Adapt/step{k}/EpRet": Tag("return", "Mean undiscounted return of an episode after k inner updates."),

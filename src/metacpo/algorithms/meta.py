@@ -49,14 +49,13 @@ class MetaSettings:
 
 
 class Walk(eqx.Module):
-    """One descent of all M tasks: data and line-search factors of the K steps, and where it ended.
+    """One descent of all M tasks: the data of the K steps, what became of these, and where it ended.
 
-    batches[k], alphas[k] and updates[k] belong to φ^k → φ^{k+1}, k < K; stats[k] to φ^k, k ≤ K; phi is φ^K and
-    last its data D^K.
+    batches[k] and updates[k] (with α^k and δ^k) belong to φ^k → φ^{k+1}, k < K; stats[k] to φ^k, k ≤ K; phi is φ^K
+    and last its data D^K.
     """
 
     batches: Batch
-    alphas: Float[Array, "K M"]
     updates: StepStats
     stats: EpisodeStats
     phi: Float[Array, "M n"]
@@ -65,7 +64,7 @@ class Walk(eqx.Module):
     @property
     def first(self) -> Batch:
         """D^0 of all tasks: the data of θ itself (D^K when K = 0)."""
-        if self.alphas.shape[0] == 0:
+        if self.updates.alpha.shape[0] == 0:
             return self.last
         return jax.tree.map(lambda x: x[0], self.batches)
 
@@ -91,30 +90,30 @@ def collect(
     _, (phis, batches, stats, updates) = jax.lax.scan(inner_step, start, keys)
     K = settings.steps
     first, updates = (jax.tree.map(lambda x: x[:K], tree) for tree in (batches, updates))
-    return Walk(first, updates.alpha, updates, stats, phis[K], jax.tree.map(lambda x: x[K], batches))
+    return Walk(first, updates, stats, phis[K], jax.tree.map(lambda x: x[K], batches))
 
 
 def replay(
     policy: GaussianPolicy,
     theta: Float[Array, " n"],
     batches: Batch,
-    alphas: Float[Array, " K"],
+    updates: StepStats,
     inner: TrustRegionSettings,
     meta_gradient: MetaGradient,
 ) -> Float[Array, " n"]:
-    """φ^K of one task as a function of θ on frozen data: φ^{k+1} = φ^k + α^k x(φ^k; D^k), α^k constant.
+    """φ^K of one task as a function of θ on frozen data: φ^{k+1} = φ^k + α^k x(φ^k; D^k), α^k and δ^k constant.
 
     "exact" differentiates x; "first_order" treats every x as a constant (∂φ^K/∂θ = I).
     """
 
-    def inner_step(phi: Float[Array, " n"], data: tuple[Batch, Array]):
-        batch, alpha = data
-        step = constrained_step(policy, phi, batch, inner).step
+    def inner_step(phi: Float[Array, " n"], data: tuple[Batch, Array, Array]):
+        batch, alpha, delta = data
+        step = constrained_step(policy, phi, batch, delta, inner)[0].step
         if meta_gradient == "first_order":
             step = jax.lax.stop_gradient(step)
         return phi + alpha * step, None
 
-    return jax.lax.scan(inner_step, theta, (batches, alphas))[0]
+    return jax.lax.scan(inner_step, theta, (batches, updates.alpha, updates.delta))[0]
 
 
 def meta_objective(
@@ -126,11 +125,11 @@ def meta_objective(
 ) -> tuple[Float[Array, ""], Float[Array, " m"]]:
     """(F, G) at θ: mean over tasks of the adapted policies' loss and constraint on frozen data."""
 
-    def task(batches: Batch, alphas: Float[Array, " K"], last: Batch):
-        phi = replay(policy, theta, batches, alphas, inner, meta_gradient)
+    def task(batches: Batch, updates: StepStats, last: Batch):
+        phi = replay(policy, theta, batches, updates, inner, meta_gradient)
         return surrogates(policy, phi, last)
 
-    L_R, c = jax.vmap(task, in_axes=(1, 1, 0))(walk.batches, walk.alphas, walk.last)
+    L_R, c = jax.vmap(task, in_axes=(1, 1, 0))(walk.batches, walk.updates, walk.last)
     return jnp.mean(L_R), jnp.mean(c, axis=0)
 
 
@@ -151,9 +150,10 @@ def meta_update(
     unit = jnp.eye(G.shape[0] + 1, dtype=theta.dtype)
     (rows,) = jax.vmap(pullback)((unit[:, 0], unit[:, 1:]))  # ∇F, then the rows of ∇G
     states = pooled(walk.first)
-    problem = Problem(rows[0], rows[1:], G, metric(policy, theta, states, outer), trust_region(G, outer))
-    solution = solve(problem, cg=cg_settings(outer))
-    return line_search(policy, theta, solution, objective, states, outer)
+    H = metric(policy, theta, states, outer)
+    delta = trust_region(rows[1:], G, H, outer)
+    solution = solve(Problem(rows[0], rows[1:], G, H, delta), cg=cg_settings(outer))
+    return line_search(policy, theta, solution, delta, objective, states, outer)
 
 
 def pooled(batch: Batch) -> Batch:

@@ -12,6 +12,7 @@ from typing import Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import lineax
 from jaxtyping import Array, Bool, Float
 
 from metacpo.estimation import Batch, kl, surrogates
@@ -23,10 +24,11 @@ Objective = tuple[Float[Array, ""], Float[Array, " m"]]  # (L_R, c)
 
 @dataclass(frozen=True)
 class TrustRegionSettings:
-    """One constrained step. max_kl is δ in nats; fisher_stride: every how manieth state enters H.
+    """One constrained step; fisher_stride: every how manieth state enters H.
 
-    caution: share of δ for a step that starts within the limit. Data of a safe policy hold few violations, so that
-    the surrogate foresees little of the cost of going further; a step that repairs sees what it repairs.
+    max_kl is the largest δ, in nats, and caution the share of it that a step may spend on the loss. The rest is for
+    repairing a broken limit (see `trust_region`). Data of a safe policy hold few violations, so that the surrogate
+    foresees little of the cost of going further; a step that repairs sees what it repairs.
     """
 
     max_kl: float = 0.01
@@ -46,6 +48,7 @@ class StepStats(eqx.Module):
     case: Float[Array, "*M"]
     accepted: Float[Array, "*M"]
     kl: Float[Array, "*M"]
+    delta: Float[Array, "*M"]
     alpha: Float[Array, "*M"]
     residual: Float[Array, "*M"]
     edge: Float[Array, "*M"]
@@ -61,22 +64,50 @@ def metric(policy: GaussianPolicy, phi: Float[Array, " n"], batch: Batch, settin
     return policy.fisher(phi, z, weight / jnp.maximum(jnp.sum(weight), 1e-8), settings.damping)
 
 
-def trust_region(c: Float[Array, " m"], settings: TrustRegionSettings) -> Float[Array, ""]:
-    """δ in nats of a step from data whose constraints have the values c (≤ 0: held); constant, c being data."""
-    held = jnp.all(c <= 0) if c.shape[0] > 0 else False
-    return jax.lax.stop_gradient(settings.max_kl * jnp.where(held, settings.caution, 1.0).astype(c.dtype))
+def trust_region(
+    b: Float[Array, "m n"],
+    c: Float[Array, " m"],
+    H: lineax.AbstractLinearOperator | None,
+    settings: TrustRegionSettings,
+) -> Float[Array, ""]:
+    """δ of a step from constraint values c with gradients b; constant under differentiation.
+
+    The shortest x with c + bᵀx = 0 is −(c/s)H⁻¹b, s = bᵀH⁻¹b, and has ½xᵀHx = c²/2s: what the repair of a broken
+    constraint needs. A step gets that and the cautious share, but no more than max_kl:
+
+        δ = min(max_kl, caution · max_kl + max_j c_j²/2s_j over the broken ones, c_j > 0)
+    """
+    whole = jnp.asarray(settings.max_kl, c.dtype)
+    if settings.caution == 1 or c.shape[0] == 0:
+        return whole
+
+    def needed(b_j: Float[Array, " n"], c_j: Float[Array, ""]) -> Float[Array, ""]:
+        # The solver's step along b has λ = √(s/2δ); at δ = ½ that is √s. b = 0 repairs nothing.
+        problem = Problem(b_j, b[:0], c[:0], H, jnp.asarray(0.5, c.dtype))
+        s = solve(problem, cg=cg_settings(settings)).lam ** 2
+        return jnp.where((c_j > 0) & (s > 0), c_j**2 / (2 * jnp.where(s > 0, s, 1)), 0)
+
+    repair = jnp.max(jnp.stack([needed(b[j], c[j]) for j in range(c.shape[0])]))
+    return jax.lax.stop_gradient(jnp.minimum(whole, settings.caution * whole + repair))
 
 
 def constrained_step(
-    policy: GaussianPolicy, phi: Float[Array, " n"], batch: Batch, settings: TrustRegionSettings
-) -> Solution:
-    """x = argmin gᵀx s.t. c + bᵀx ≤ 0, ½xᵀHx ≤ δ with g = ∇L_R, b = ∇c, c = c(φ), H all at φ.
+    policy: GaussianPolicy,
+    phi: Float[Array, " n"],
+    batch: Batch,
+    delta: Float[Array, ""] | None,
+    settings: TrustRegionSettings,
+) -> tuple[Solution, Float[Array, ""]]:
+    """x = argmin gᵀx s.t. c + bᵀx ≤ 0, ½xᵀHx ≤ δ with g = ∇L_R, b = ∇c, c = c(φ), H all at φ; and δ.
 
-    Differentiable in φ (reverse mode) with the batch fixed: the meta-gradient goes through here.
+    Differentiable in φ (reverse mode) with the batch and δ fixed: the meta-gradient goes through here. Without a
+    given δ it is that of `trust_region`.
     """
     g, b, c = linearise(policy, phi, batch)  # pyright: ignore[reportGeneralTypeIssues]  (partial hides the type)
-    delta = trust_region(batch.c, settings)
-    return solve(Problem(g, b, c, metric(policy, phi, batch, settings), delta), cg=cg_settings(settings))
+    H = metric(policy, phi, batch, settings)
+    if delta is None:
+        delta = trust_region(b, c, H, settings)
+    return solve(Problem(g, b, c, H, delta), cg=cg_settings(settings)), delta
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -127,18 +158,19 @@ def update(
     policy: GaussianPolicy, phi: Float[Array, " n"], batch: Batch, settings: TrustRegionSettings
 ) -> tuple[Float[Array, " n"], StepStats]:
     """φ + α·x with the largest accepted α (0 if none): the step of an inner loop, not differentiated."""
-    solution = constrained_step(policy, phi, batch, settings)
+    solution, delta = constrained_step(policy, phi, batch, None, settings)
 
     def objective(new: Float[Array, " n"]) -> Objective:
         return surrogates(policy, new, batch)
 
-    return line_search(policy, phi, solution, objective, batch, settings)
+    return line_search(policy, phi, solution, delta, objective, batch, settings)
 
 
 def line_search(
     policy: GaussianPolicy,
     phi: Float[Array, " n"],
     solution: Solution,
+    delta: Float[Array, ""],
     objective: Callable[[Float[Array, " n"]], Objective],
     states: Batch,
     settings: TrustRegionSettings,
@@ -148,7 +180,6 @@ def line_search(
     If none does, φ stays as it is, and what the stats promise is no change.
     """
     before = objective(phi)
-    delta = trust_region(before[1], settings)
 
     def trial(alpha: Float[Array, ""]):
         new = phi + alpha * solution.step
@@ -162,6 +193,7 @@ def line_search(
         case=solution.case.astype(phi.dtype),
         accepted=accepted.astype(phi.dtype),
         kl=jnp.where(accepted, divergence, 0.0),
+        delta=delta,
         alpha=alpha,
         residual=solution.residual,
         edge=solution.edge.astype(phi.dtype),
