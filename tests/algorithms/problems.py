@@ -118,4 +118,4 @@ class Walker:
         steps += [pause] * ((length or len(cases)) - len(cases))
         batches, updates = jax.tree.map(lambda *x: jnp.stack(x), *steps)
         K, M = updates.alpha.shape
-        return Walk(batches, updates.alpha, updates, no_stats(K + 1, M), phi, last)
+        return Walk(batches, updates, no_stats(K + 1, M), phi, last)

@@ -1,5 +1,7 @@
 """The meta-gradient through K constrained steps equals finite differences of those steps on frozen data."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,7 +87,8 @@ def test_first_order_takes_the_steps_for_constants(x64, compiled):
 def test_no_inner_steps_are_the_identity(x64, mode):
     theta = initial()
     batches = jax.tree.map(lambda x: x[None][:0], quick_jit(random_batch)(theta, jax.random.key(0)))
-    phi, pullback = jax.vjp(lambda t: replay(POLICY, t, batches, jnp.zeros(0), EXACT["kl"], mode), theta)
+    updates = StepStats(*[jnp.zeros(0)] * 8, jnp.zeros((0, 1)))
+    phi, pullback = jax.vjp(lambda t: replay(POLICY, t, batches, updates, EXACT["kl"], mode), theta)
     np.testing.assert_array_equal(phi, theta)
     np.testing.assert_array_equal(pullback(theta)[0], theta)
 
@@ -101,20 +104,23 @@ def sampler(case):
     return sample
 
 
-def test_collect_ends_where_its_replay_ends(x64):
-    """collect walks with line searches, replay repeats the walk on the data and the α that it kept."""
+@pytest.mark.parametrize("caution", [1.0, 0.3])
+def test_collect_ends_where_its_replay_ends(x64, caution):
+    """collect walks with line searches, replay repeats the walk on the data, the α and the δ that it kept."""
     theta, settings, K = initial(), MetaSettings(tasks=2, steps=3), 3
+    inner = dataclasses.replace(EXACT["kl"], caution=caution)
 
     @quick_jit
     def run(theta, key):
-        walk = collect(POLICY, theta, sampler(Case.RECOVERING), key, settings, EXACT["kl"])
-        phi = jax.vmap(lambda D, alphas: replay(POLICY, theta, D, alphas, EXACT["kl"], "exact"), in_axes=(1, 1))(
-            walk.batches, walk.alphas
-        )
-        return walk, phi
+        walk = collect(POLICY, theta, sampler(Case.RECOVERING), key, settings, inner)
+        again = jax.vmap(lambda D, updates: replay(POLICY, theta, D, updates, inner, "exact"), in_axes=(1, 1))
+        return walk, again(walk.batches, walk.updates)
 
     walk, phi = run(theta, jax.random.key(3))
-    assert walk.alphas.shape == (K, 2) and np.all(walk.alphas > 0) and np.any(walk.alphas < 1)
+    alpha, delta = walk.updates.alpha, walk.updates.delta
+    assert alpha.shape == (K, 2) and np.all(alpha > 0)
+    # Whole steps are sometimes too long for the line search; what the data need for the repair is 0.16 δ.
+    assert np.any(alpha < 1) if caution == 1 else np.allclose(delta, 0.46 * inner.max_kl)
     np.testing.assert_allclose(phi, walk.phi, rtol=0, atol=1e-12)
     assert np.min(np.linalg.norm(walk.phi - theta, axis=1)) > 1e-2
     # Every batch was drawn from the policy that the step before had made, with its own key.
@@ -142,14 +148,14 @@ def test_pooled_data_give_the_mean_over_tasks(x64):
 
 def test_without_inner_steps_the_outer_update_is_cpo_on_pooled_data(x64):
     theta, inner, settings = initial(), EXACT["kl"], MetaSettings(tasks=2, steps=0)
-    no_updates = StepStats(*[jnp.zeros((0, 2))] * 7, jnp.zeros((0, 2, 1)))
+    no_updates = StepStats(*[jnp.zeros((0, 2))] * 8, jnp.zeros((0, 2, 1)))
 
     @quick_jit
     def both(theta, key):
         phi = jnp.stack([theta, theta])
         last, stats = sampler(Case.RECOVERING)(phi, key)
         batches = jax.tree.map(lambda x: x[None][:0], last)
-        walk = Walk(batches, no_updates.alpha, no_updates, jax.tree.map(lambda x: x[None], stats), phi, last)
+        walk = Walk(batches, no_updates, jax.tree.map(lambda x: x[None], stats), phi, last)
         outer = meta_update(POLICY, theta, walk, settings, inner, inner)
         return outer, update(POLICY, theta, pooled(last), inner)
 

@@ -5,11 +5,11 @@ import dataclasses
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import lineax
 import numpy as np
 import pytest
 
 from metacpo.algorithms.trust_region import (
-    TrustRegionSettings,
     acceptable,
     constrained_step,
     linearise,
@@ -85,23 +85,49 @@ def test_what_the_line_search_accepts(case, loss, c_before, c_after, divergence,
     assert bool(acceptable(jnp.int32(case), before, after, jnp.float32(divergence), jnp.float32(DELTA))) is verdict
 
 
+H = np.diag([1.0, 2.0, 4.0])
+ROWS = np.array([[1.0, 0.0, 0.0], [0.0, 2.0, 2.0], [0.0, 0.0, 0.0]])  # s = bᵀH⁻¹b = 1, 3, 0
+
+
 @pytest.mark.parametrize(
-    ("c", "share"), [([-1.0], 0.3), ([0.0], 0.3), ([0.1], 1.0), ([-1.0, 0.1], 1.0), ([-1.0, -1.0], 0.3), ([], 1.0)]
+    ("rows", "c", "share"),
+    [
+        ([], [], 1.0),  # nothing limits the step
+        ([0], [-0.1], 0.3),  # within the limit, or at it: the cautious share
+        ([0], [0.0], 0.3),
+        ([0], [0.05], 0.3 + 0.05**2 / (2 * DELTA)),  # broken: what its repair needs comes on top
+        ([1], [0.05], 0.3 + 0.05**2 / (6 * DELTA)),
+        ([0], [0.5], 1.0),  # more than there is
+        ([2], [0.5], 0.3),  # no step repairs it
+        ([0, 1], [-1.0, 0.05], 0.3 + 0.05**2 / (6 * DELTA)),
+        ([0, 1], [0.05, 0.05], 0.3 + 0.05**2 / (2 * DELTA)),
+    ],
 )
-def test_steps_from_within_the_limit_are_cautious(c, share):
-    settings = TrustRegionSettings(max_kl=DELTA, caution=0.3)
-    assert float(trust_region(jnp.asarray(c, jnp.float32), settings)) == pytest.approx(share * DELTA)
+def test_a_step_gets_what_the_repair_needs_and_a_cautious_share(x64, rows, c, share):
+    metric = lineax.MatrixLinearOperator(jnp.asarray(H), lineax.positive_semidefinite_tag)
+    settings = dataclasses.replace(EXACT["kl"], max_kl=DELTA, caution=0.3)
+    b = jnp.asarray(ROWS[rows]).reshape(-1, 3)
+    delta = quick_jit(lambda b, c: trust_region(b, c, metric, settings))(b, jnp.asarray(c))
+    assert float(delta) == pytest.approx(share * DELTA)
+    assert float(trust_region(b, jnp.asarray(c), metric, dataclasses.replace(settings, caution=1.0))) == DELTA
 
 
-@pytest.mark.parametrize(("case", "cautious"), [(Case.SLACK, True), (Case.BINDING, True), (Case.RECOVERING, False)])
-def test_a_cautious_step_stays_in_the_smaller_region(x64, case, cautious):
-    whole, settings = EXACT["kl"], dataclasses.replace(EXACT["kl"], caution=0.2)
-    batch = quick_jit(lambda phi, key: batch_in_case(phi, key, jnp.asarray(int(case)), whole))(
-        initial(), jax.random.key(0)
-    )
-    stats = quick_jit(lambda phi, b: update(POLICY, phi, b, settings)[1])(initial(), batch)
+@pytest.mark.parametrize(
+    ("case", "share"), [(Case.SLACK, 0.2), (Case.BINDING, 0.2), (Case.RECOVERING, 0.36), (Case.INFEASIBLE, 1.0)]
+)
+def test_an_update_stays_in_its_region(x64, case, share):
+    """Recovering data need 0.4² of the whole region, infeasible ones more than there is: see batch_in_case."""
+    settings = dataclasses.replace(EXACT["kl"], caution=0.2)
+
+    @quick_jit
+    def run(phi, key):
+        batch = batch_in_case(phi, key, jnp.asarray(int(case)), EXACT["kl"])
+        return update(POLICY, phi, batch, settings)[1]
+
+    stats = run(initial(), jax.random.key(0))
     assert float(stats.accepted) == 1
-    assert (float(stats.kl) <= 0.2 * DELTA) == cautious
+    assert float(stats.delta) == pytest.approx(share * DELTA)
+    assert 0 < float(stats.kl) <= share * DELTA
 
 
 def test_every_constraint_counts():
@@ -120,7 +146,7 @@ def step():
         batch = batch_in_case(phi, key, case, settings)
         new, stats = update(POLICY, phi, batch, settings)
         before, after = surrogates(POLICY, phi, batch), surrogates(POLICY, new, batch)
-        x = constrained_step(POLICY, phi, batch, settings).step
+        x = constrained_step(POLICY, phi, batch, None, settings)[0].step
         return new - phi, x, stats, before, after, kl(POLICY, phi, new, batch)
 
     return run
