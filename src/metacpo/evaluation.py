@@ -197,7 +197,7 @@ def _points(paths: np.ndarray) -> Iterator[tuple[tuple[int, str, int, int], floa
         yield (index, ("before", "after")[stage], t, episode), float(x), float(y)
 
 
-def _layout(tasks: Task) -> list[dict[str, float]]:
+def _layout(tasks: Task) -> list[dict[str, int | float]]:
     """Every task's physical parameters (SI units), to draw them."""
     params = {name: np.asarray(value) for name, value in tasks.params.items()}
     count = tasks.cost_limit.shape[0]

@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax
+import numpy as np
 from jaxtyping import Array, Float, Key
 
 STD_FLOOR = 1e-2  # an observation that never varies is divided by this instead of by zero
@@ -144,7 +145,11 @@ class Policy(eqx.Module):
     normaliser: Normaliser
 
     def __call__(
-        self, obs: Float[Array, "*batch O"], key: Key[Array, ""] | None = None, *, deterministic: bool = False
+        self,
+        obs: Float[Array | np.ndarray, "*batch O"],
+        key: Key[Array, ""] | None = None,
+        *,
+        deterministic: bool = False,
     ) -> Float[Array, "*batch A"]:
         """The mean action if `deterministic`, else one drawn with `key`. Raises ValueError if that is missing.
 
