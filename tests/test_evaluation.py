@@ -117,7 +117,7 @@ def test_paths_start_at_the_same_places_before_and_after(result):
 
 def test_the_unsafest_the_middle_and_the_safest_task_are_drawn(result):
     adaptation = result.splits[0].adaptation
-    cost = np.array([[5.0], [40.0], [0.0], [7.0], [1.0]])
+    cost = np.array([[5.0], [40.0], [0.0], [7.0]])
     stats = dataclasses.replace(adaptation.stats, episode_cost=jnp.asarray(np.stack([cost, cost[::-1]]), jnp.float32))
     assert drawn_tasks(dataclasses.replace(adaptation, stats=stats)) == (1, 0, 2)
 
