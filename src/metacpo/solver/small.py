@@ -1,0 +1,65 @@
+"""Systems of the size of the constraints, m ≤ a few tens, without LAPACK.
+
+JAX's CPU factorisations run batched LAPACK calls, and two of those that become ready at once wait for each other
+for ever on a machine with two cores (JAX 0.10). Loops over m plain array operations have no such trouble, and vmap
+makes them wider instead of more.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+
+def masked_solve(
+    matrix: Float[Array, "m m"], mask: Bool[Array, " m"], rhs: Float[Array, "m k"]
+) -> Float[Array, "m k"]:
+    """z with M_AA z_A = rhs_A and z = 0 outside of A, the rows where `mask` holds.
+
+    `matrix` need not be symmetric. Differentiated implicitly, dz_A = M_AA⁻¹(drhs_A − dM_AA z_A), to any order.
+    """
+    M = jnp.where(mask[:, None] & mask, matrix, jnp.eye(matrix.shape[0], dtype=matrix.dtype))
+    rhs = jnp.where(mask[:, None], rhs, 0)
+    fixed = jax.lax.stop_gradient(M)
+    return jax.lax.custom_linear_solve(
+        lambda z: _times(M, z),
+        rhs,
+        solve=lambda _, v: gauss_jordan(fixed, v),
+        transpose_solve=lambda _, v: gauss_jordan(fixed.T, v),
+    )
+
+
+def gauss_jordan(matrix: Float[Array, "m m"], rhs: Float[Array, "m k"]) -> Float[Array, "m k"]:
+    """matrix⁻¹ rhs by elimination with row pivoting; a column without a pivot is skipped."""
+    m = matrix.shape[0]
+    rows = jnp.arange(m)
+
+    def eliminate(i: Int[Array, ""], T: Float[Array, "m mk"]):
+        pivot = jnp.argmax(jnp.where(rows >= i, jnp.abs(T[:, i]), -1))
+        T = T[jnp.where(rows == i, pivot, jnp.where(rows == pivot, i, rows))]  # swap
+        row = T[i] / jnp.where(T[i, i] == 0, 1, T[i, i])
+        return jnp.where((rows == i)[:, None], row, T - T[:, i][:, None] * row)
+
+    return jax.lax.fori_loop(0, m, eliminate, jnp.concatenate([matrix, rhs], axis=1))[:, m:]
+
+
+def sweep(T: Float[Array, "m k"], i: Int[Array, ""], sign: Float[Array, ""]) -> Float[Array, "m k"]:
+    """One pivot on T[i, i]: row i of the system enters (`sign` 1) or leaves (−1) the set A of solved rows.
+
+    From T = [K, R] on, after the rows of A have entered,
+
+        T_AA = −K_AA⁻¹,   T_Aj = K_AA⁻¹K_Aj,   T_jA = K_jA K_AA⁻¹,   T_jk = K_jk − K_jA K_AA⁻¹K_Ak    (j, k not in A)
+
+    and the columns R likewise: K_AA⁻¹R_A in A, R_j − K_jA K_AA⁻¹R_A outside. Entering needs T[i, i] > 0.
+    """
+    D = T[i, i]
+    row, column = T[i], T[:, i]
+    m = T.shape[0]
+    here = jnp.arange(m) == i
+    swept = T - column[:, None] * row / D
+    swept = jnp.where((jnp.arange(T.shape[1]) == i), sign * column[:, None] / D, swept)
+    swept = jnp.where(here[:, None], sign * row / D, swept)
+    return swept.at[i, i].set(-1 / D)
+
+
+def _times(M: Float[Array, "m m"], z: Float[Array, "m k"]) -> Float[Array, "m k"]:
+    return jnp.matmul(M, z, precision=jax.lax.Precision.HIGHEST)
