@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from metacpo.solver.pivots import positive_multipliers
+from metacpo.solver.small import factor
 
 SEARCH_LIMIT = 60  # evaluations of |x|² in each search; random problems need about 4, bisection alone about 50
 
@@ -96,7 +97,7 @@ def soften(p: Small, infeasible: Bool[Array, ""], kappa: Float[Array, ""]) -> Fo
     c may be huge, so all is divided by κ ≥ 1:  K = S/κ + λW⁻¹, d = c/κ, with λ in units of κ.
     """
     # N = |x|² and its slope: N' = −2 ηᵀS K⁻¹W⁻¹η. The root of 1/√N, nearly linear in λ, is at λ + 2N(√N − 1)/|N'|.
-    inverse_w = jnp.where(p.allowed, 1 / p.w, 1)
+    inverse_w, L = jnp.where(p.allowed, 1 / p.w, 1), factor(p.S)
 
     def step(s: _State) -> _State:
         low = jnp.maximum(1 / s.point, floor)
@@ -104,9 +105,12 @@ def soften(p: Small, infeasible: Bool[Array, ""], kappa: Float[Array, ""]) -> Fo
         pivots = positive_multipliers(K, (p.c / kappa)[:, None], jnp.ones(1, K.dtype), p.allowed)
         eta, m = pivots.eta, K.shape[0]
         change = jnp.where(pivots.rows, -jnp.where(pivots.rows, pivots.table[:, :m], 0) @ (inverse_w * eta), 0)
-        N, slope = eta @ p.S @ eta, 2 * (p.S @ eta) @ change
+        x = eta @ L
+        N, slope = x @ x, 2 * x @ (change @ L)
         root = low + 2 * N * (jnp.sqrt(N) - 1) / jnp.where(slope > 0, slope, 1)
-        point = jnp.where(slope > 0, 1 / jnp.maximum(root, floor), bound)
+        # Far from the root it is wild, and near the floor N is all rounding: no leaps.
+        point = jnp.where((slope > 0) & (root > 0), 1 / jnp.where(root > 0, root, 1), jnp.inf)
+        point = jnp.minimum(point, 64 * s.point)
         return _advance(s, N < 1, point, bound, pivots.rows, pivots.count, pivots.converged)
 
     floor = float(jnp.finfo(p.c.dtype).eps) ** 0.5
@@ -131,9 +135,9 @@ def _advance(s: _State, too_small, root, bound, rows, count, converged) -> _Stat
 
     Done when the root is the point itself, or the bound has been reached and the size is still too small.
     """
-    eps = float(jnp.finfo(s.point.dtype).eps)
+    accuracy = float(jnp.finfo(s.point.dtype).eps) ** 0.75  # `rows` ends where rounding begins
     at_bound = too_small & (s.point >= bound)
-    done = at_bound | (jnp.abs(root - s.point) <= 16 * eps * s.point) | (s.high - s.low <= 16 * eps * s.high)
+    done = at_bound | (jnp.abs(root - s.point) <= accuracy * s.point) | (s.high - s.low <= accuracy * s.high)
     low = jnp.where(too_small, s.point, s.low)
     high = jnp.where(too_small, s.high, s.point)
     # Every fourth point is a bisection, so that the bracket shrinks whatever the roots do.

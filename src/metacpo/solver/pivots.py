@@ -54,14 +54,15 @@ def positive_multipliers(
     is 0 before that and j leaves. The dual value rises with every row that joins: no set A comes twice.
 
     Rows with `allowed` False take no part. K_jj > 0 for the others. A row is held if v_j ≤ 100 eps(1 + max|d|);
-    one that depends on A (σ ≤ `rank_tolerance`·K_jj) to the root of that tolerance, and never joins beside A:
-    of parallel rows only the tightest is in A.
+    one that depends on A (σ ≤ `rank_tolerance`·K_jj) to the root of that tolerance times 1 + max|R_j1|, and it
+    never joins beside A: of parallel rows only the tightest is in A.
     """
     m = K.shape[0]
     d = R @ a
     eps = float(jnp.finfo(K.dtype).eps)
     scale = 1 + jnp.max(jnp.abs(jnp.where(allowed, d, 0)))
-    tight, loose = 100 * eps * scale, rank_tolerance(K.dtype) ** 0.5 * scale
+    tight = 100 * eps * scale
+    loose = tight + rank_tolerance(K.dtype) ** 0.5 * (1 + jnp.max(jnp.abs(jnp.where(allowed, R[:, 0], 0))))
     size = jnp.where(allowed, jnp.diagonal(K), 1)
 
     def violated(s: Pivots) -> tuple[Float[Array, " m"], Bool[Array, " m"]]:
@@ -79,26 +80,26 @@ def positive_multipliers(
         s, entering = state
         v, dependent = violated(s)
         # The row that has begun to enter goes on until it has joined, or waits no longer.
-        p = jnp.where((entering >= 0) & (v[entering] > 0), entering, jnp.argmax(v))
+        p = jnp.where((entering >= 0) & (v[entering] > 0), entering, jax.lax.argmax(v, 0, jnp.int32))
         satisfied = v[p] == -jnp.inf
 
         z = jnp.where(s.rows, s.table[:, p], 0)
         ratio = jnp.where(z > 100 * eps, s.eta / jnp.where(z > 100 * eps, z, 1), jnp.inf)
-        j = jnp.argmin(ratio)
+        j = jax.lax.argmin(ratio, 0, jnp.int32)
         full = jnp.where(dependent[p], jnp.inf, v[p] / jnp.where(dependent[p], 1, s.table[p, p]))
         u = jnp.minimum(full, ratio[j])
         empty, joins = ~satisfied & (u == jnp.inf), full <= ratio[j]
         moves = ~satisfied & ~empty
         u = jnp.where(moves, u, 0)
 
-        k, sign = jnp.where(joins, p, j), jnp.where(joins, 1, -1).astype(K.dtype)
+        k, sign = jnp.where(joins, p, j), jnp.where(joins, jnp.ones((), K.dtype), -1)
         rows = jnp.where(moves, s.rows.at[k].set(joins), s.rows)
         table = jnp.where(moves, sweep(s.table, k, sign), s.table)
         eta = jnp.maximum((s.eta - u * z).at[p].add(u), 0)
         exact = jnp.maximum(table[:, m:] @ a, 0)  # K_AA⁻¹d_A: rounding does not add up over the pivots
-        eta = jnp.where(rows, jnp.where(joins, exact, eta), jnp.where(jnp.arange(m) == p, eta, 0))
+        eta = jnp.where(rows, jnp.where(joins, exact, eta), jnp.where(jnp.arange(m, dtype=jnp.int32) == p, eta, 0))
         eta = jnp.where(moves, eta, s.eta)
-        after = Pivots(eta, rows, table, s.empty | empty, s.count + moves, ~moves)
+        after = Pivots(eta, rows, table, s.empty | empty, s.count + moves.astype(jnp.int32), ~moves)
         return after, jnp.where(moves & ~joins, p, -1).astype(jnp.int32)
 
     none = jnp.zeros(m, bool)

@@ -121,14 +121,15 @@ def _binding(p: Rows, q, r, S, rows, edge: float):
     A_floor, A_tiny = edge * q, rounding * q
     B_floor, B_tiny = edge * 2 * p.delta, rounding * 2 * p.delta
 
-    along = bounded_quotient(d, A, A_floor, A_tiny)
+    # With n rows x is a corner, d = 0 whatever g is, and no slope is clipped.
+    corner = jnp.sum(rows) >= p.g.shape[0]
+    along = jnp.where(corner, 0, bounded_quotient(d, A, A_floor, A_tiny))
+    hd_along = jnp.where(corner, 0, hd / jnp.sqrt(jnp.maximum(A, A_tiny)))
     x = -bounded_sqrt(B, B_floor) * along - _dot(k, p.Y)
-    hx = -jnp.sqrt(jnp.maximum(B, 0)) * hd / jnp.sqrt(jnp.maximum(A, A_tiny)) - _dot(k, p.HY)
-    lam = jnp.where(has_g, bounded_quotient(bounded_sqrt(A, A_floor), B, B_floor, B_tiny), 0)
+    hx = -jnp.sqrt(jnp.maximum(B, 0)) * hd_along - _dot(k, p.HY)
+    lam = jnp.where(has_g & ~corner, bounded_quotient(bounded_sqrt(A, A_floor), B, B_floor, B_tiny), 0)
     nu = jnp.where(rows, jnp.maximum(lam * k - rho, 0), 0)
-    # With n rows the step is a vertex: d = 0 whatever g is, and no slope is clipped.
-    vertex = jnp.sum(rows) >= p.g.shape[0]
-    clipped = has_g & jnp.any(rows) & ((A < A_floor) & ~vertex | (B < B_floor))
+    clipped = has_g & jnp.any(rows) & ~corner & ((A < A_floor) | (B < B_floor))
     return x, jax.lax.stop_gradient(hx), lam, nu, clipped
 
 
@@ -138,20 +139,29 @@ def _softened(p: Rows, S, found: Found, kappa):
     c = jnp.where(rows, p.c / kappa, 0) / radius
     inverse_w = jnp.where(rows, jnp.diagonal(S) / p.w, 0)
 
+    def K(lam: Float[Array, ""]) -> Float[Array, "m m"]:
+        return S / kappa + lam * jnp.diag(inverse_w)
+
     def eta(lam: Float[Array, ""]) -> Float[Array, " m"]:
-        return masked_solve(S / kappa + lam * jnp.diag(inverse_w), rows, c[:, None])[:, 0]
+        return masked_solve(K(lam), rows, c[:, None])[:, 0]
 
     # λ is a root of N(λ) = ηᵀSη = 1, unless the region does not bind or no row is violated.
     moves = jnp.any(rows) & ~found.at_bound
 
     def excess(lam: Float[Array, ""]) -> Float[Array, ""]:
+        # The same number as ηᵀSη, which loses its digits where S_VV is singular and λ small.
         e = eta(lam)
-        return jnp.where(moves, _dot(e, _dot(S, e)) - 1, lam - found.scalar)
+        N = _dot(_dot(e, p.B), _dot(e, p.Y))
+        return jnp.where(moves, N - 1, lam - found.scalar)
 
     lam = jax.lax.custom_root(excess, found.scalar, _two_newton_steps, lambda slope, y: y / slope(jnp.ones_like(y)))
     e = eta(lam)
-    x, hx = -radius * _dot(e, p.Y), -radius * _dot(e, p.HY)
-    return x, jax.lax.stop_gradient(hx), kappa * lam, kappa * lam * radius * e
+    # Where the region does not bind λ should be 0 and is √eps. Starting again from x instead of 0, K dη = c − Sη =
+    # λW⁻¹η, squares the error of x.
+    again = masked_solve(K(lam), rows, (lam * inverse_w * e)[:, None])[:, 0]
+    to_x = e + jnp.where(found.at_bound, again, 0)
+    x, hx = -radius * _dot(to_x, p.Y), -radius * _dot(to_x, p.HY)
+    return x, jax.lax.stop_gradient(hx), jnp.where(found.at_bound, 0, kappa * lam), kappa * lam * radius * e
 
 
 def _two_newton_steps(excess, lam: Float[Array, ""]) -> Float[Array, ""]:
