@@ -11,9 +11,10 @@ class Implicit(eqx.Module):
 
 
 class Unrolled(eqx.Module):
-    """Through the arithmetic of all `CGSettings.max_steps` iterations: the derivative of what was computed.
+    """Through the arithmetic of all `CGSettings.max_steps` iterations: the derivative of the y that was computed.
 
     Both modes, every order; reverse mode stores every iterate. Differs from `Implicit` where CG stopped early.
+    What follows y, the multipliers and the step, is differentiated alike.
     """
 
 

@@ -77,9 +77,12 @@ def check_values(problem: Problem) -> None:
     """
     p = problem
     for name, value in (("g", p.g), ("b", p.b), ("c", p.c), ("delta", p.delta), ("weight", p.weight)):
-        if value is None or isinstance(value, jax.core.Tracer):
+        if value is None:
             continue
-        if not jnp.all(jnp.isfinite(value)):
+        finite, positive = jnp.all(jnp.isfinite(value)), jnp.all(jnp.asarray(value) > 0)
+        if isinstance(finite, jax.core.Tracer):
+            continue
+        if not finite:
             raise ValueError(f"{name} of shape {jnp.shape(value)} must be finite, got a NaN or an infinity in it")
-        if name in ("delta", "weight") and not jnp.all(value > 0):  # pyright: ignore[reportOperatorIssue]
+        if name in ("delta", "weight") and not positive:
             raise ValueError(f"{name} of shape {jnp.shape(value)} must be positive, got {value}")

@@ -72,6 +72,9 @@ def _conjugate_gradients(
 
     `unrolled`: a loop of `max_steps` that reverse mode can follow; iterations after the last are no change.
     """
+    # v = 0 needs no iteration; the unrolled loop evaluates one all the same, on a vector without 0/0.
+    zero = jnp.all(v == 0) & unrolled
+    v = jnp.where(zero, 1, v)
     limit = jnp.maximum(jnp.square(settings.rtol) * _dot(v, v), settings.atol**2)
 
     def precondition(r: Float[Array, " n"]) -> Float[Array, " n"]:
@@ -97,9 +100,6 @@ def _conjugate_gradients(
         safe = jax.tree.map(lambda now, first: jnp.where(going, now, first), state, start)
         return jax.tree.map(lambda new, old: jnp.where(going, new, old), iterate(safe), state), None
 
-    # v = 0 needs no iteration; the unrolled loop evaluates one all the same, on a vector without 0/0.
-    zero = jnp.all(v == 0) & unrolled
-    v = jnp.where(zero, 1, v)
     z = precondition(v)
     start = (jnp.zeros_like(v), v, _dot(v, z), z, jnp.int32(0))
     if not unrolled:
@@ -112,13 +112,13 @@ def _conjugate_gradients(
 def diagonal(metric: Operator, key: Key[Array, ""], probes: int) -> Float[Array, " n"]:
     """An estimate of diag H from `probes` products: mean of z ⊙ Hz, z random signs (Bekas et al. 2007).
 
-    Kept at or above 1e-3 of its mean: a preconditioner divides by it. Constant under differentiation.
+    Kept at or above 1e-6 of its mean: a preconditioner divides by it. Constant under differentiation.
     """
     n = metric.in_size()
     dtype = metric.out_structure().dtype
     signs = jax.random.rademacher(key, (probes, n), dtype)
     estimate = jnp.mean(signs * jax.vmap(metric.mv)(signs), axis=0)
-    return jax.lax.stop_gradient(jnp.maximum(estimate, 1e-3 * jnp.abs(jnp.mean(estimate))))
+    return jax.lax.stop_gradient(jnp.maximum(estimate, 1e-6 * jnp.abs(jnp.mean(estimate))))
 
 
 def jacobi(diag: Float[Array, " n"]) -> Operator:

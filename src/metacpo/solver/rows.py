@@ -27,7 +27,7 @@ from metacpo.solver.active import Found, Small, bind, soften
 from metacpo.solver.answer import Answer
 from metacpo.solver.bounded import bounded_quotient, bounded_sqrt
 from metacpo.solver.problem import Case
-from metacpo.solver.small import masked_solve
+from metacpo.solver.small import MaskedSystem
 
 
 class Rows(eqx.Module):
@@ -110,7 +110,7 @@ def _binding(p: Rows, q, r, S, rows, edge: float):
     q, y = jnp.where(has_g, q, 1), jnp.where(has_g, p.y, 0)
     # Numbers that A does not use are replaced before they can overflow.
     r, c = jnp.where(rows, r, 0), jnp.where(rows, p.c, 0)
-    rho, k = masked_solve(S, rows, jnp.stack([r, c], axis=1)).T
+    rho, k = MaskedSystem.of(S, rows).solve(jnp.stack([r, c], axis=1)).T
 
     # A's value is dᵀHd, its derivative that of q − r_Aᵀρ: see `metacpo.solver.one`.
     d, hd = y - _dot(rho, p.Y), p.hy - _dot(rho, p.HY)
@@ -139,11 +139,11 @@ def _softened(p: Rows, S, found: Found, kappa):
     c = jnp.where(rows, p.c / kappa, 0) / radius
     inverse_w = jnp.where(rows, jnp.diagonal(S) / p.w, 0)
 
-    def K(lam: Float[Array, ""]) -> Float[Array, "m m"]:
-        return S / kappa + lam * jnp.diag(inverse_w)
+    def system(lam: Float[Array, ""]) -> MaskedSystem:
+        return MaskedSystem.of(S / kappa + lam * jnp.diag(inverse_w), rows)
 
     def eta(lam: Float[Array, ""]) -> Float[Array, " m"]:
-        return masked_solve(K(lam), rows, c[:, None])[:, 0]
+        return system(lam).solve(c[:, None])[:, 0]
 
     # λ is a root of N(λ) = ηᵀSη = 1, unless the region does not bind or no row is violated.
     moves = jnp.any(rows) & ~found.at_bound
@@ -154,22 +154,20 @@ def _softened(p: Rows, S, found: Found, kappa):
         N = _dot(_dot(e, p.B), _dot(e, p.Y))
         return jnp.where(moves, N - 1, lam - found.scalar)
 
-    lam = jax.lax.custom_root(excess, found.scalar, _two_newton_steps, lambda slope, y: y / slope(jnp.ones_like(y)))
+    lam = jax.lax.custom_root(excess, found.scalar, _newton_step, lambda slope, y: y / slope(jnp.ones_like(y)))
     e = eta(lam)
     # Where the region does not bind λ should be 0 and is √eps. Starting again from x instead of 0, K dη = c − Sη =
     # λW⁻¹η, squares the error of x.
-    again = masked_solve(K(lam), rows, (lam * inverse_w * e)[:, None])[:, 0]
+    again = system(lam).solve((lam * inverse_w * e)[:, None])[:, 0]
     to_x = e + jnp.where(found.at_bound, again, 0)
     x, hx = -radius * _dot(to_x, p.Y), -radius * _dot(to_x, p.HY)
     return x, jax.lax.stop_gradient(hx), jnp.where(found.at_bound, 0, kappa * lam), kappa * lam * radius * e
 
 
-def _two_newton_steps(excess, lam: Float[Array, ""]) -> Float[Array, ""]:
-    """From the search's λ to a root of the same formula that is differentiated."""
-    for _ in range(2):
-        value, slope = jax.jvp(excess, (lam,), (jnp.ones_like(lam),))
-        lam = jnp.where(slope != 0, lam - value / jnp.where(slope != 0, slope, 1), lam)
-    return lam
+def _newton_step(excess, lam: Float[Array, ""]) -> Float[Array, ""]:
+    """From the search's λ, eps^¾ close, to the root of the formula that is differentiated."""
+    value, slope = jax.jvp(excess, (lam,), (jnp.ones_like(lam),))
+    return jnp.where(slope != 0, lam - value / jnp.where(slope != 0, slope, 1), lam)
 
 
 def _dot(u: Array, v: Array) -> Array:

@@ -5,41 +5,54 @@ for ever on a machine with two cores (JAX 0.10). Loops over m plain array operat
 makes them wider instead of more.
 """
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 
-def masked_solve(
-    matrix: Float[Array, "m m"], mask: Bool[Array, " m"], rhs: Float[Array, "m k"]
-) -> Float[Array, "m k"]:
-    """z with M_AA z_A = rhs_A and z = 0 outside of A, the rows where `mask` holds.
+class MaskedSystem(eqx.Module):
+    """M_AA z_A = v_A, z = 0 outside of A, the rows where `mask` holds. `matrix` need not be symmetric."""
 
-    `matrix` need not be symmetric. Differentiated implicitly, dz_A = M_AA⁻¹(drhs_A − dM_AA z_A), to any order.
-    """
-    M = jnp.where(mask[:, None] & mask, matrix, jnp.eye(matrix.shape[0], dtype=matrix.dtype))
-    rhs = jnp.where(mask[:, None], rhs, 0)
-    fixed = jax.lax.stop_gradient(M)
-    return jax.lax.custom_linear_solve(
-        lambda z: _times(M, z),
-        rhs,
-        solve=lambda _, v: gauss_jordan(fixed, v),
-        transpose_solve=lambda _, v: gauss_jordan(fixed.T, v),
-    )
+    matrix: Float[Array, "m m"]
+    mask: Bool[Array, " m"]
+    inverse: Float[Array, "m m"]
+
+    @staticmethod
+    def of(matrix: Float[Array, "m m"], mask: Bool[Array, " m"]) -> "MaskedSystem":
+        M = jnp.where(mask[:, None] & mask, matrix, jnp.eye(matrix.shape[0], dtype=matrix.dtype))
+        return MaskedSystem(M, mask, inverse(jax.lax.stop_gradient(M)))
+
+    def solve(self, rhs: Float[Array, "m k"]) -> Float[Array, "m k"]:
+        """Differentiated implicitly, dz_A = M_AA⁻¹(dv_A − dM_AA z_A), to any order."""
+        M, inverse = self.matrix, self.inverse
+        return jax.lax.custom_linear_solve(
+            lambda z: _times(M, z),
+            jnp.where(self.mask[:, None], rhs, 0),
+            solve=lambda _, v: _refined(jax.lax.stop_gradient(M), inverse, v),
+            transpose_solve=lambda _, v: _refined(jax.lax.stop_gradient(M).T, inverse.T, v),
+        )
 
 
-def gauss_jordan(matrix: Float[Array, "m m"], rhs: Float[Array, "m k"]) -> Float[Array, "m k"]:
-    """matrix⁻¹ rhs by elimination with row pivoting; a column without a pivot is skipped."""
+def _refined(M: Float[Array, "m m"], inverse: Float[Array, "m m"], v: Float[Array, "m k"]) -> Float[Array, "m k"]:
+    """inverse·v, and once more for what is left of v."""
+    z = _times(inverse, v)
+    return z + _times(inverse, v - _times(M, z))
+
+
+def inverse(matrix: Float[Array, "m m"]) -> Float[Array, "m m"]:
+    """By Gauss-Jordan elimination with row pivoting; a column without a pivot is skipped."""
     m = matrix.shape[0]
     rows = jnp.arange(m, dtype=jnp.int32)
 
-    def eliminate(i: Int[Array, ""], T: Float[Array, "m mk"]):
+    def eliminate(i: Int[Array, ""], T: Float[Array, "m mm"]):
         pivot = jax.lax.argmax(jnp.where(rows >= i, jnp.abs(T[:, i]), -1), 0, jnp.int32)
         T = T[jnp.where(rows == i, pivot, jnp.where(rows == pivot, i, rows))]  # swap
         row = T[i] / jnp.where(T[i, i] == 0, 1, T[i, i])
         return jnp.where((rows == i)[:, None], row, T - T[:, i][:, None] * row)
 
-    return jax.lax.fori_loop(jnp.int32(0), jnp.int32(m), eliminate, jnp.concatenate([matrix, rhs], axis=1))[:, m:]
+    start = jnp.concatenate([matrix, jnp.eye(m, dtype=matrix.dtype)], axis=1)
+    return jax.lax.fori_loop(jnp.int32(0), jnp.int32(m), eliminate, start)[:, m:]
 
 
 def factor(S: Float[Array, "m m"]) -> Float[Array, "m m"]:
