@@ -1,6 +1,7 @@
 """What the compiled programs contain: no factorisation, no n × n array; and how good their numbers are."""
 
-import equinox as eqx
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import lineax as lx
@@ -12,6 +13,7 @@ from metacpo.solver import Case, CGSettings, Implicit, Problem, Unrolled, diagon
 
 from .problems import dense, oracle_rows, problem_rows, random_rows_batch
 
+quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 FORBIDDEN = {"cholesky", "lu", "eigh", "eig", "svd", "qr", "geqrf", "householder_product", "triangular_solve", "schur"}
 
 
@@ -92,29 +94,28 @@ def ill_conditioned(n=120, m=3, seed=0):
 
 @pytest.mark.parametrize("violated", [-0.2, 1.4])
 def test_error_bound_holds_and_is_not_empty(x64, violated):
-    """Against the exact solution, from one iteration to convergence; feasible and infeasible."""
+    """Against the exact solution, from three iterations to convergence; feasible and infeasible."""
     g, b, h, delta, reach = ill_conditioned()
     c, weight = violated * reach * np.array([1.0, 0.5, 0.8]), np.array([1.0, 3.0, 0.5])
     exact, feasible = oracle_rows(g, b, c, h, delta, weight)
     args = tuple(map(jnp.asarray, (g, b, c, h, np.float64(delta), weight)))
     bounds = []
-    for steps in (1, 3, 6, 10, 20, 40, 80, 160):
+    for steps in (3, 12, 160):
         cg = CGSettings(rtol=0.0, max_steps=steps, smallest_eigenvalue=0.05)
-        sol = eqx.filter_jit(lambda cg=cg: solve(problem_rows(*args), cg=cg))()
+        sol = quick_jit(lambda cg=cg: solve(problem_rows(*args), cg=cg))()
         assert (sol.case == Case.INFEASIBLE) == (not feasible)
         difference = np.asarray(sol.step) - exact
         error = np.sqrt(difference @ h @ difference / (2 * delta))
         assert error <= sol.stats.error + 1e-12, steps
         bounds.append((error, float(sol.stats.error)))
     assert bounds[-1][1] < 1e-6  # it goes to 0 with the residual
-    ratios = [bound / error for error, bound in bounds[3:6]]
-    assert max(ratios) < 100, ratios  # and says something on the way
+    assert bounds[1][1] < 100 * bounds[1][0], bounds  # and says something on the way
 
 
 def test_error_bound_is_infinite_where_nothing_is_known(x64):
     g, b, h, delta, reach = ill_conditioned()
     args = tuple(map(jnp.asarray, (g, b, -0.2 * reach, h, np.float64(delta), np.ones(3))))
-    run = jax.jit(lambda: solve(problem_rows(*args), cg=CGSettings(max_steps=5)).stats.error)
+    run = quick_jit(lambda: solve(problem_rows(*args), cg=CGSettings(max_steps=5)).stats.error)
     assert jnp.isinf(run())
 
 
@@ -125,12 +126,12 @@ def test_a_diagonal_preconditioner_saves_iterations_on_a_diagonal_scale(x64):
     D, low = np.geomspace(0.05, 50, 120), rng.normal(size=(120, 3)) / 10
     h = jnp.asarray(D[:, None] * (np.eye(120) + low @ low.T) * D)
     metric = dense(h)
-    np.testing.assert_allclose(diagonal(dense(jnp.diag(D)), jax.random.key(0), 1), D)  # exact for a diagonal H
-    np.testing.assert_allclose(diagonal(metric, jax.random.key(0), 4000)[60:], jnp.diagonal(h)[60:], rtol=0.2)
+    np.testing.assert_allclose(diagonal(dense(jnp.diag(D)), jax.random.key(0), 1, 1e-6), D)  # exact for a diagonal H
+    np.testing.assert_allclose(diagonal(metric, jax.random.key(0), 4000, 1e-6)[60:], jnp.diagonal(h)[60:], rtol=0.2)
     p = Problem(jnp.asarray(g), jnp.asarray(b), -jnp.ones(3), metric, jnp.asarray(0.5))
     cg = CGSettings(rtol=1e-10, max_steps=2000)
     plain, preconditioned = (
-        eqx.filter_jit(lambda M=M: solve(p, cg=cg, preconditioner=M))() for M in (None, jacobi(jnp.diagonal(h)))
+        quick_jit(lambda M=M: solve(p, cg=cg, preconditioner=M))() for M in (None, jacobi(jnp.diagonal(h)))
     )
     np.testing.assert_allclose(preconditioned.step, plain.step, rtol=0, atol=1e-7 * float(jnp.max(jnp.abs(plain.step))))
     assert 5 * jnp.max(preconditioned.stats.iterations) < jnp.max(plain.stats.iterations)
@@ -141,10 +142,7 @@ def test_a_diagonal_preconditioner_saves_iterations_on_a_diagonal_scale(x64):
 def test_float32_steps_are_those_of_float64(x64, tolerance):
     """Relative to the region's size, over all cases away from a change of case."""
     batch = random_rows_batch(200, 20, 4, seed=1)
-    run = jax.jit(
-        jax.vmap(lambda *a: solve(problem_rows(*a), cg=CGSettings(rtol=1e-6, max_steps=60))),
-        compiler_options={"xla_backend_optimization_level": 0},
-    )
+    run = quick_jit(jax.vmap(lambda *a: solve(problem_rows(*a), cg=CGSettings(rtol=1e-6, max_steps=60))))
     double, single = run(*batch), run(*(a.astype(jnp.float32) for a in batch))
     same = np.asarray(double.case == single.case)
     assert np.mean(same) > 0.98 and np.all(single.stats.converged)

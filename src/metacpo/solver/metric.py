@@ -109,16 +109,17 @@ def _conjugate_gradients(
     return jnp.where(zero, 0, y), jnp.where(zero, 0, count)
 
 
-def diagonal(metric: Operator, key: Key[Array, ""], probes: int) -> Float[Array, " n"]:
+def diagonal(metric: Operator, key: Key[Array, ""], probes: int, floor: float) -> Float[Array, " n"]:
     """An estimate of diag H from `probes` products: mean of z ⊙ Hz, z random signs (Bekas et al. 2007).
 
-    Kept at or above 1e-6 of its mean: a preconditioner divides by it. Constant under differentiation.
+    Kept at or above `floor` > 0, which no entry of diag H is below (a damping, say): a preconditioner divides by
+    it. Constant under differentiation.
     """
     n = metric.in_size()
     dtype = metric.out_structure().dtype
     signs = jax.random.rademacher(key, (probes, n), dtype)
     estimate = jnp.mean(signs * jax.vmap(metric.mv)(signs), axis=0)
-    return jax.lax.stop_gradient(jnp.maximum(estimate, 1e-6 * jnp.abs(jnp.mean(estimate))))
+    return jax.lax.stop_gradient(jnp.maximum(estimate, floor))
 
 
 def jacobi(diag: Float[Array, " n"]) -> Operator:
