@@ -1,6 +1,8 @@
 """Speed and memory of `metacpo.solver`, forward and backward, and what a cone-program layer needs for the same.
 
-    python benchmarks/solver.py [--sizes 1500 10000 100000 1000000] [--out benchmarks/solver.csv] [--plot docs/solver_scaling.png]
+    python benchmarks/solver.py [--sizes 1500 10000 100000 1000000]
+
+writes benchmarks/solver.csv and docs/solver_scaling.png:
 
 1. Euclidean metric, n = 1,500, one constraint: ours against a cone-program layer (CVXPY's canonical form, Clarabel, and
    diffcp's derivative, which is what cvxpylayers calls). Needs `pip install diffcp`; without it the rows are left out.
@@ -116,7 +118,7 @@ def layer(g, b, c, root, repeats: int = 3) -> float:
     times = []
     for _ in range(repeats):
         begin = time.perf_counter()
-        x, y, s, _, adjoint = diffcp.solve_and_derivative(
+        _, y, s, _, adjoint = diffcp.solve_and_derivative(
             a, rhs, g, {"l": m, "q": [n + 1]}, solve_method="Clarabel", verbose=False
         )
         adjoint(g, np.zeros_like(y), np.zeros_like(s))
@@ -153,7 +155,8 @@ def measurements(sizes: list[int]) -> list[tuple[str, str, dict]]:
     rows += [("ours, KL, m rows", "ours_kl", {"n": small, "m": m}) for m in (1, 2, 4, 8, 16)]
     for preconditioned in (False, True):
         name = f"ours, KL to 1e-4, {'Jacobi' if preconditioned else 'plain'}"
-        rows += [(name, "ours_kl", {"n": n, "m": 1, "preconditioned": preconditioned, "tolerance": 1e-4}) for n in sizes[:2]]
+        options = {"m": 1, "preconditioned": preconditioned, "tolerance": 1e-4}
+        rows += [(name, "ours_kl", {"n": n} | options) for n in sizes[:2]]
     return rows
 
 
@@ -182,11 +185,15 @@ def plot(rows: list[dict], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6))
-    for axis, column, label in zip(axes, ("seconds", "peak_mib"), ("seconds", "peak memory of the process, MiB")):
+    for axis, column, label in zip(axes, ("seconds", "peak_mib"), ("seconds", "peak MiB of the process"), strict=True):
         for name, mark in (("ours, KL", "o-"), ("layer, KL", "s--")):
             points = [(float(r["n"]), float(r[column])) for r in rows if r["what"] == name and r["seconds"]]
             if points:
-                axis.loglog(*zip(*points), mark, label=name.replace("ours", "metacpo").replace("layer", "cone program"))
+                axis.loglog(
+                    *zip(*points, strict=True),
+                    mark,
+                    label=name.replace("ours", "metacpo").replace("layer", "cone program"),
+                )
         axis.set(xlabel="parameters n", ylabel=label, title=f"slope {slope(rows, column):.2f}")
         axis.grid(alpha=0.3)
     axes[0].legend()
@@ -221,7 +228,11 @@ def main() -> None:
             continue
         result = measure(function, arguments)
         note = f"{result.get('note', '')}; asked {arguments['n']}".removeprefix("; ")
-        row = {"what": what, "m": arguments["m"], "seconds": "", "peak_mib": "", "iterations": ""} | result | {"note": note}
+        row = (
+            {"what": what, "m": arguments["m"], "seconds": "", "peak_mib": "", "iterations": ""}
+            | result
+            | {"note": note}
+        )
         rows.append({name: f"{row[name]:.3g}" if isinstance(row[name], float) else str(row[name]) for name in COLUMNS})
         print(*rows[-1].values(), sep="\t", flush=True)
         with options.out.open("w", newline="", encoding="utf-8") as file:
@@ -231,7 +242,9 @@ def main() -> None:
 
     seconds = {r["what"]: float(r["seconds"]) for r in rows if r["seconds"] and "Euclidean" in r["what"]}
     if len(seconds) == 2:
-        print(f"Euclidean: the layer takes {seconds['layer, Euclidean'] / seconds['ours, Euclidean']:.0f} times as long")
+        print(
+            f"Euclidean: the layer takes {seconds['layer, Euclidean'] / seconds['ours, Euclidean']:.0f} times as long"
+        )
     print(f"slopes of log-log: time {slope(rows, 'seconds'):.2f}, peak memory {slope(rows, 'peak_mib'):.2f}")
     plot(rows, options.plot)
 

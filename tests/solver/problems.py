@@ -53,7 +53,8 @@ def _cone_program(cost, rows, bounds, h, delta):
     cones = [clarabel.NonnegativeConeT(len(bounds)), clarabel.SecondOrderConeT(n + 1)]
     answer = clarabel.DefaultSolver(sp.csc_matrix((n, n)), cost, a, rhs, cones, tight_settings()).solve()
     # Near the border it sometimes gives up without a verdict.
-    if "Infeasible" in str(answer.status) or np.max(rows @ answer.x - bounds, initial=0) > 1e-4 * np.max(np.abs(bounds)):
+    missed = np.max(rows @ answer.x - bounds, initial=0)
+    if "Infeasible" in str(answer.status) or missed > 1e-4 * np.max(np.abs(bounds), initial=0):
         return None
     m, x = len(bounds), np.asarray(answer.x)
     binding = np.asarray(answer.z)[:m] > np.asarray(answer.s)[:m]

@@ -184,19 +184,19 @@ def test_one_row_and_a_row_that_asks_nothing_are_the_closed_form_of_one_row(x64)
 
 # H = I, n = 3, 2δ = 1. g = −(1, 1, 0)/√2 wants x = (1, 1, 0)/√2.
 G = -np.array([1.0, 1.0, 0.0]) / np.sqrt(2)
-X, Y, Z, O = np.array([[1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0], [0, 0, 0]])
+X, Y, Z, NIL = np.array([[1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0], [0, 0, 0]])
 HALF = np.sqrt(0.75)
 DEGENERATE = {
     "duplicate rows": (G, [X, X, X], [-0.5] * 3, [0.5, HALF, 0], Case.BINDING, 1),
     "scaled duplicates": (G, [X, 7 * X, 1e-6 * X], [-0.5, -3.5, -0.5e-6], [0.5, HALF, 0], Case.BINDING, 1),
     "parallel, the tighter binds": (G, [X, 2 * X, X], [-0.5, -0.8, -0.6], [0.4, np.sqrt(0.84), 0], Case.BINDING, 1),
-    "a strip": (G, [X, -X, O], [-0.5, 0.1, -1], [0.5, HALF, 0], Case.RECOVERING, 1),
-    "an equality as two rows": (G, [X, -X, O], [-0.5, 0.5, -1], [0.5, HALF, 0], Case.RECOVERING, 1),
-    "contradictory": (G, [X, -X, O], [0.5, 0.5, -1], [0, 0, 0], Case.INFEASIBLE, 2),
-    "contradictory, moved": (G, [X, -X, O], [0.9, 0.5, -1], [-0.2, 0, 0], Case.INFEASIBLE, 2),
-    "a hopeless row": (G, [O, O, X], [0.5, -1, -0.5], [0, 0, 0], Case.INFEASIBLE, 0),
-    "a hopeless row beside a violated one": (G, [O, X, O], [1, 0.5, -1], [-0.5, 0, 0], Case.INFEASIBLE, 1),
-    "nothing asked": (G, [O, O, O], [-1, -1, 0], -G, Case.UNCONSTRAINED, 0),
+    "a strip": (G, [X, -X, NIL], [-0.5, 0.1, -1], [0.5, HALF, 0], Case.RECOVERING, 1),
+    "an equality as two rows": (G, [X, -X, NIL], [-0.5, 0.5, -1], [0.5, HALF, 0], Case.RECOVERING, 1),
+    "contradictory": (G, [X, -X, NIL], [0.5, 0.5, -1], [0, 0, 0], Case.INFEASIBLE, 2),
+    "contradictory, moved": (G, [X, -X, NIL], [0.9, 0.5, -1], [-0.2, 0, 0], Case.INFEASIBLE, 2),
+    "a hopeless row": (G, [NIL, NIL, X], [0.5, -1, -0.5], [0, 0, 0], Case.INFEASIBLE, 0),
+    "a hopeless row beside a violated one": (G, [NIL, X, NIL], [1, 0.5, -1], [-0.5, 0, 0], Case.INFEASIBLE, 1),
+    "nothing asked": (G, [NIL, NIL, NIL], [-1, -1, 0], -G, Case.UNCONSTRAINED, 0),
     "all slack": (G, [X, Y, Z], [-1, -1, -1], -G, Case.SLACK, 0),
     "a corner inside the region": (G, [X, Y, Z], [-0.2, -0.3, -1], [0.2, 0.3, 0], Case.BINDING, 2),
     "a corner of n rows": (G - 0.1 * Z, [X, Y, Z], [-0.2, -0.3, -0.1], [0.2, 0.3, 0.1], Case.BINDING, 3),
@@ -204,10 +204,10 @@ DEGENERATE = {
     "g = 0, satisfied": (0 * G, [X, Y, Z], [-0.2, -0.3, 0], [0, 0, 0], Case.SLACK, 0),
     "g = 0, violated": (0 * G, [X, Y, Z], [0.2, 0.3, -1], [-0.2, -0.3, 0], Case.RECOVERING, 2),
     "g along −b": (-X, [X, Y, Z], [-0.5, -1, -1], [0.5, 0, 0], Case.BINDING, 1),
-    "one feasible point": (G, [X, Y, O], [0.6, 0.8, -1], [-0.6, -0.8, 0], Case.RECOVERING, 2),
-    "just infeasible": (G, [X, Y, O], [0.66, 0.88, -1], [-0.6, -0.8, 0], Case.INFEASIBLE, 2),
-    "hugely violated": (G, [X, O, Z], [1e8, -1, -1e8], [-1, 0, 0], Case.INFEASIBLE, 1),
-    "c = 0": (G, [X, O, -Z], [0, -1, 0], [0, 1, 0], Case.BINDING, 1),
+    "one feasible point": (G, [X, Y, NIL], [0.6, 0.8, -1], [-0.6, -0.8, 0], Case.RECOVERING, 2),
+    "just infeasible": (G, [X, Y, NIL], [0.66, 0.88, -1], [-0.6, -0.8, 0], Case.INFEASIBLE, 2),
+    "hugely violated": (G, [X, NIL, Z], [1e8, -1, -1e8], [-1, 0, 0], Case.INFEASIBLE, 1),
+    "c = 0": (G, [X, NIL, -Z], [0, -1, 0], [0, 1, 0], Case.BINDING, 1),
 }
 
 

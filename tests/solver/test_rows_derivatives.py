@@ -57,9 +57,7 @@ def chosen():
 @pytest.fixture(scope="module")
 def jacobians(chosen):
     with jax.enable_x64(True):
-        reverse, forward = (
-            quick_jit(jax.vmap(mode(vector, range(6))))(*chosen) for mode in (jax.jacrev, jax.jacfwd)
-        )
+        reverse, forward = (quick_jit(jax.vmap(mode(vector, range(6))))(*chosen) for mode in (jax.jacrev, jax.jacfwd))
         return reverse, forward, central_differences(vector, chosen)
 
 
@@ -103,7 +101,7 @@ def test_derivative_equals_that_of_a_differentiated_cone_program(x64, chosen):
         rhs = np.concatenate([-c[i], [np.sqrt(2 * delta[i])], np.zeros(N)])
         cones = {"l": M, "q": [N + 1]}
         settings = {"solve_method": "Clarabel", "tol_gap_abs": 1e-13, "tol_gap_rel": 1e-13, "tol_feas": 1e-13}
-        x, y, s, _, adjoint = diffcp.solve_and_derivative(a, rhs, g[i], cones, **settings, verbose=False)
+        _, y, s, _, adjoint = diffcp.solve_and_derivative(a, rhs, g[i], cones, **settings, verbose=False)
         by_a, by_rhs, by_g = adjoint(w[i], np.zeros_like(y), np.zeros_like(s))
         by_a = by_a.toarray()
         theirs = (by_g, by_a[:M], -by_rhs[:M], np.tril(-by_a[M + 1 :].T), by_rhs[M] / np.sqrt(2 * delta[i]))

@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import lineax as lx
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
 from metacpo.solver.problem import Problem
@@ -80,7 +80,7 @@ def check_values(problem: Problem) -> None:
         if value is None:
             continue
         finite, positive = jnp.all(jnp.isfinite(value)), jnp.all(jnp.asarray(value) > 0)
-        if isinstance(finite, jax.core.Tracer):
+        if isinstance(finite, Tracer):
             continue
         if not finite:
             raise ValueError(f"{name} of shape {jnp.shape(value)} must be finite, got a NaN or an infinity in it")

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import lineax as lx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from metacpo.solver.adjoint import Adjoint, FirstOrder, Implicit
 from metacpo.solver.answer import Answer, error_bound
@@ -72,31 +72,42 @@ def solve(
         answer, definite = solve_rows(rhs, y, hy, c, delta, weight, edge)
     t = _shortening(answer.x, answer.hx, delta)
     floor = 1.0 if problem.metric is None else cg.smallest_eigenvalue
-    s = jnp.sum(rhs * y, axis=1)[1:]
-    error = error_bound(rhs, s, c, delta, weight, answer, t, floor)
-    residuals = relative_residual(rhs, hy)
+    error = error_bound(rhs, jnp.sum(rhs * y, axis=1)[1:], c, delta, weight, answer, t, floor)
+    stats = Stats(relative_residual(rhs, hy), iterations, error, answer.pivots, answer.converged)
 
     x = answer.x * t
     lam, nu = _unscaled(answer, g_scale, b_scale)
     valid = finite & definite & jnp.all(jnp.isfinite(x)) & jnp.isfinite(lam) & jnp.all(jnp.isfinite(nu))
-    m = problem.c.shape[0]
-    solution = Solution(
+    solution = _solution(x, lam, nu, answer, stats, valid, problem.c.shape[0])
+    return jax.lax.stop_gradient(solution) if isinstance(adjoint, FirstOrder) else solution
+
+
+def _solution(
+    x: Float[Array, " n"],
+    lam: Float[Array, ""],
+    nu: Float[Array, " k"],
+    answer: Answer,
+    stats: Stats,
+    valid: Bool[Array, ""],
+    m: int,
+) -> Solution:
+    """Zeros and INVALID unless `valid`; of k rows the m that the problem has."""
+    return Solution(
         step=jnp.where(valid, x, 0),
         lam=jnp.where(valid, lam, 0),
         nu=jnp.where(valid, nu, 0)[:m],
         case=jnp.where(valid, answer.case, jnp.int32(Case.INVALID)),
-        residual=jnp.where(valid, jnp.max(residuals), 1),
+        residual=jnp.where(valid, jnp.max(stats.residuals), 1),
         edge=valid & answer.edge,
         active=(valid & answer.active)[:m],
         stats=Stats(
-            residuals=jnp.where(valid, residuals, 1)[: m + 1],
-            iterations=iterations[: m + 1],
-            error=jnp.where(valid, error, jnp.inf),
-            pivots=answer.pivots,
-            converged=valid & answer.converged,
+            residuals=jnp.where(valid, stats.residuals, 1)[: m + 1],
+            iterations=stats.iterations[: m + 1],
+            error=jnp.where(valid, stats.error, jnp.inf),
+            pivots=stats.pivots,
+            converged=valid & stats.converged,
         ),
     )
-    return jax.lax.stop_gradient(solution) if isinstance(adjoint, FirstOrder) else solution
 
 
 def _unscaled(
