@@ -52,15 +52,23 @@ def inverse_times(
 
     def conjugate_gradients(matvec: Product, v: Float[Array, " n"]):
         y, count = _conjugate_gradients(matvec, v, preconditioner, settings, unrolled=isinstance(adjoint, Unrolled))
-        return jnp.where(jnp.all(jnp.isfinite(y)), y, 0), count
+        return jnp.where(jnp.all(jnp.isfinite(y)), y, 0), count.astype(v.dtype)
 
-    def inverse(v: Float[Array, " n"]):
+    def inverse(v: Float[Array, " n"]) -> tuple[Float[Array, " n"], Array]:
         if isinstance(adjoint, Unrolled):
             return conjugate_gradients(metric.mv, v)
-        return jax.lax.custom_linear_solve(metric.mv, v, conjugate_gradients, symmetric=True, has_aux=True)
+        # The count travels as a part of y on which H is 1: JAX's own way, has_aux, fails under jacfwd with vmap.
+        y, count = jax.lax.custom_linear_solve(
+            lambda yk: (metric.mv(yk[0]), yk[1]),
+            (v, 0 * v[0]),  # all of a right-hand side must be differentiated
+            lambda matvec, vk: conjugate_gradients(lambda y: matvec((y, vk[1]))[0], vk[0]),
+            symmetric=True,
+        )
+        return y, count
 
     y, count = jax.vmap(inverse)(rhs)
-    return y, jax.lax.stop_gradient(jax.vmap(metric.mv)(jax.lax.stop_gradient(y))), jax.lax.stop_gradient(count)
+    hy = jax.vmap(metric.mv)(jax.lax.stop_gradient(y))
+    return y, jax.lax.stop_gradient(hy), jax.lax.stop_gradient(count).astype(jnp.int32)
 
 
 def _conjugate_gradients(
