@@ -112,6 +112,6 @@ def test_limits_of_a_distribution_and_of_drawn_tasks():
     np.testing.assert_array_equal(tight.sample(KEY).params["wall"], TASKS.sample(KEY).params["wall"])
     np.testing.assert_array_equal(TASKS.sample(KEY).cost_limit, [25.0])
 
-    batch = with_cost_limit(TASKS.sample_batch(KEY, 3), jnp.array([7]))
+    batch = with_cost_limit(TASKS.sample_batch(KEY, 3), 7.0)
     np.testing.assert_array_equal(batch.cost_limit, [[7.0]] * 3)
     assert batch.cost_limit.dtype == jnp.float32
