@@ -9,7 +9,7 @@ batch, and they are compared with reference gradients from REFERENCE batches twi
 
     cos g, cos b    cosine of the angle to the reference, mean over tasks and batches
     share b         length of b along the reference, as a share of the reference's: what of a true change is foreseen
-    fit of r, c     explained variance of the critic on fresh episodes, first half of the episode
+    fit of r, c     explained variance of the critic on fresh episodes, first half of the episode, median of tasks
 
 Tasks whose reference is itself uncertain (two halves of it disagree) do not count. Networks start from scratch on
 every task, as the regression does, and fit the same bootstrapped targets by Adam. Seconds are of one compiled call
@@ -149,8 +149,10 @@ def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def explained(G: np.ndarray, V: np.ndarray, tasks: np.ndarray) -> float:
-    """Mean over tasks of 1 − Var(G − V)/Var(G), arrays [M, T, B]."""
-    return float(np.mean(1 - np.var((G - V)[tasks], axis=(1, 2)) / np.var(G[tasks], axis=(1, 2))))
+    """Median over tasks of 1 − Var(G − V)/Var(G), arrays [M, T, B]; a task whose G never varies has none."""
+    spread = np.var(G, axis=(1, 2))
+    tasks = tasks & (spread > 1e-6)
+    return float(np.median(1 - np.var((G - V)[tasks], axis=(1, 2)) / spread[tasks])) if tasks.any() else np.nan
 
 
 def main() -> None:
