@@ -99,7 +99,7 @@ def test_nested_vmap_is_one_flat_batch(plan, expected):
     physics = MujocoC(POINT, SUBSTEPS, 2)
     calls = []
     host_step = physics._host_step
-    physics._host_step = lambda packed: calls.append(np.shape(packed)[:-1]) or host_step(packed)
+    physics._host_step = lambda bits, control: calls.append(np.shape(bits)[:-1]) or host_step(bits, control)
     states, sensors = compiled_rollout(physics, qpos, controls, lambda f: jax.vmap(jax.vmap(f)))
     np.testing.assert_array_equal(states.reshape(STEPS, 15, -1), expected[0][:, :15])
     np.testing.assert_array_equal(sensors.reshape(STEPS, 15, -1), expected[1][:, :15].astype(np.float32))
@@ -140,3 +140,34 @@ def test_one_environment_step_is_twenty_milliseconds(plan, expected):
     assert physics.seconds_per_step == pytest.approx(0.02)
     assert physics.control_size == 2
     assert expected[0][-1, 0, 0] == pytest.approx(0.02 * STEPS)  # the state begins with the time
+
+
+POST = '<geom name="post" type="sphere" size="0.1" pos="0.3 0 0.1" contype="0" conaffinity="0"/>'
+SLIDE = '<joint name="x" type="slide"'
+CONSTRAINED = {
+    "limit": {SLIDE: f'{SLIDE} range="-0.1 0.1"'},
+    "friction": {SLIDE: f'{SLIDE} frictionloss="0.001"'},
+    "equality": {"<sensor>": '<equality><joint joint1="x" joint2="y"/></equality><sensor>'},
+    "contact": {"<worldbody>": '<worldbody><geom type="box" size="0.1 0.1 0.1" pos="0.3 0 0.1"/>'},
+    "pair": {
+        "<worldbody>": f"<worldbody>{POST}",
+        "<sensor>": '<contact><pair geom1="agent" geom2="post"/></contact><sensor>',
+    },
+}
+
+
+@pytest.mark.parametrize("edits", CONSTRAINED.values(), ids=CONSTRAINED.keys())
+def test_constraints_of_a_model_are_kept(tmp_path, edits):
+    """The stages that the Point does without are there for a model that needs them."""
+    text = POINT.read_text()
+    for old, new in edits.items():
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    mjcf = tmp_path / "constrained.xml"
+    mjcf.write_text(text)
+    qpos = np.zeros((1, 3), np.float32)
+    ahead = np.tile(np.array([1, 0], np.float32), (100, 1, 1))
+    states, _ = compiled_rollout(MujocoC(mjcf, SUBSTEPS, 1), qpos, ahead, jax.vmap)
+    np.testing.assert_array_equal(states[:, 0], bare_loop(point_model(text), qpos[0], ahead[:, 0])[0])
+    free, _ = bare_loop(point_model(), qpos[0], ahead[:, 0])
+    assert np.abs(states[-1, 0] - free[-1]).max() > 1e-3
