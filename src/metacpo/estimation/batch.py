@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from metacpo.estimation.critics import fit_values
+from metacpo.estimation.critics import CriticName, fit_values
 from metacpo.estimation.returns import discounts, gae
 from metacpo.policies import Normaliser
 from metacpo.rollout import Trajectory
@@ -20,6 +20,7 @@ CostMeasure = Literal["episode", "discounted"]
 class EstimationSettings:
     """How returns, costs and advantages are estimated.
 
+    gamma, lam, critic serve the reward; cost_gamma, cost_lam, cost_critic every cost.
     cost_measure says which cost the limit limits: "episode" (Σ c_t) or "discounted" (Σ γᵗ c_t).
     Updates aim below the limit h, because a batch measures the cost with an error and a surrogate keeps only part
     of its promises: at cost_target·h, with cost_margin standard errors of the batch's mean added to the cost.
@@ -29,6 +30,8 @@ class EstimationSettings:
     lam: float = 0.95
     cost_gamma: float = 0.99
     cost_lam: float = 0.95
+    critic: CriticName = "ridge"
+    cost_critic: CriticName = "ridge"
     cost_measure: CostMeasure = "episode"
     cost_target: float = 1.0
     cost_margin: float = 0.0
@@ -94,11 +97,12 @@ def make_batch(
     valid, m = trajectory.valid, trajectory.cost.shape[-1]
     episodic = settings.cost_measure == "episode"
 
-    # Reward and costs are signals alike, each with its own (γ, λ): one fit and one recursion, compiled once.
+    # Reward and costs are signals alike, each with its own (γ, λ): one recursion, compiled once.
     signals = jnp.concatenate([trajectory.reward[..., None], trajectory.cost], axis=-1)
     gamma = jnp.asarray([settings.gamma] + m * [settings.cost_gamma], z.dtype)
     lam = jnp.asarray([settings.lam] + m * [settings.cost_lam], z.dtype)
-    v, v_final = fit_values(trajectory, z, z_final, signals, gamma)
+    critics = (settings.critic,) + m * (settings.cost_critic,)
+    v, v_final = fit_values(trajectory, z, z_final, signals, gamma, critics)
     over_episodes = jax.vmap(gae, in_axes=(1, 1, 0, 1, 0, None), out_axes=1)
     over_signals = jax.vmap(over_episodes, in_axes=(2, 2, 1, None, None, 0), out_axes=2)
     advantage = over_signals(signals, v, v_final, valid, trajectory.terminated, (gamma, lam))
