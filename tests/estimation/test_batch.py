@@ -52,6 +52,18 @@ def test_c_of_the_discounted_measure_is_the_excess_times_one_minus_gamma():
     np.testing.assert_allclose(batch_of(HAND, 0.5, DISCOUNTED)[0].c, [0.5 * (15 / 16 - 0.5)], rtol=1e-6)
 
 
+def test_reward_and_cost_have_the_critic_named_for_them():
+    """Another cost critic changes the cost's advantage and leaves the reward's, and the other way round."""
+    both = batch_of(HAND, 1.0, EPISODE)[0]
+    for name, changed, kept in (
+        ("cost_critic", "cost_advantage", "reward_advantage"),
+        ("critic", "reward_advantage", "cost_advantage"),
+    ):
+        other = batch_of(HAND, 1.0, dataclasses.replace(EPISODE, **{name: "network"}))[0]
+        np.testing.assert_allclose(getattr(other, kept), getattr(both, kept), rtol=1e-4, atol=1e-5)
+        assert np.abs(getattr(other, changed) - getattr(both, changed)).max() > 1e-2
+
+
 def test_the_margin_is_in_standard_errors_of_the_mean():
     """Costs 3 and 1: standard deviation √2, of their mean 1. Discounted 11/8 and 4/8: 7/16."""
     wide, wide_discounted = (dataclasses.replace(s, cost_margin=2.0) for s in (EPISODE, DISCOUNTED))
