@@ -1,22 +1,22 @@
 """A critic by a small network, fitted from scratch to every batch: slower than ridge, and better for a sharp cost.
 
-One tanh network a signal, of the normalised observation and the time, fitted by Adam on full batches to targets of
-unit variance; it starts from the same weights for every batch, so that two fits differ by their data alone. The
-bootstrapped end is part of the target and not differentiated (semi-gradient).
+One tanh network a signal, of the normalised observation and the time, fitted by Adam to targets of unit variance. It
+starts from the same weights for every batch, so that two fits differ by their data alone. The bootstrapped end is
+part of the target and not differentiated (semi-gradient).
 """
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from metacpo.estimation.targets import Targets
 
 WIDTH, DEPTH = 32, 2
 STEPS = 400  # with 100 the cost's gradient is no better than ridge's (benchmarks/critics.py)
 LEARNING_RATE = 1e-2  # at the start; a cosine takes it to 0
-STRIDE = 5  # neighbouring steps say nearly the same; every fifth is fitted
+STRIDE = 20  # neighbouring steps say nearly the same: a minibatch has every twentieth, the next one those after them
 
 
 def network_values(
@@ -28,6 +28,8 @@ def network_values(
     adam = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, STEPS))
     x = _inputs(z, targets.time)
     x_final = _inputs(z_final, targets.final_time)
+    stride = min(STRIDE, z.shape[0])
+    minibatch = stride * jnp.arange(z.shape[0] // stride)
     share = targets.weight / jnp.maximum(jnp.sum(targets.weight), 1.0)
 
     def fit(G: Float[Array, "T B"], ahead: Float[Array, "T B"], goes_on: Float[Array, " B"]):
@@ -37,19 +39,19 @@ def network_values(
         def values(weights: eqx.nn.MLP, x: Float[Array, "*batch I"]) -> Float[Array, "*batch"]:
             return jnp.vectorize(eqx.combine(weights, rest), signature="(i)->()")(x) * std + mean
 
-        def loss(weights: eqx.nn.MLP) -> Float[Array, ""]:
-            goal = G + ahead * jax.lax.stop_gradient(values(weights, x_final))
-            error = (values(weights, x[::STRIDE]) - goal[::STRIDE]) / std
-            return STRIDE * jnp.sum(share[::STRIDE] * error**2)
+        def loss(weights: eqx.nn.MLP, t: Int[Array, " t"]) -> Float[Array, ""]:
+            goal = G[t] + ahead[t] * jax.lax.stop_gradient(values(weights, x_final))
+            error = (values(weights, x[t]) - goal) / std
+            return stride * jnp.sum(share[t] * error**2)
 
-        def step(carry: tuple[eqx.nn.MLP, optax.OptState], _):
+        def step(carry: tuple[eqx.nn.MLP, optax.OptState], i: Int[Array, ""]):
             weights, state = carry
-            gradient = jax.grad(loss)(weights)
+            gradient = jax.grad(loss)(weights, i % stride + minibatch)
             with jax.numpy_dtype_promotion("standard"):  # optax raises floats to whole powers
                 updates, state = adam.update(gradient, state)
             return (eqx.apply_updates(weights, updates), state), None
 
-        (weights, _), _ = jax.lax.scan(step, (start_weights, adam.init(start_weights)), length=STEPS)
+        (weights, _), _ = jax.lax.scan(step, (start_weights, adam.init(start_weights)), jnp.arange(STEPS))
         return values(weights, x), goes_on * values(weights, x_final)
 
     return jax.vmap(fit, in_axes=(2, 2, 1), out_axes=(2, 1))(targets.G, targets.ahead, targets.goes_on)
