@@ -98,3 +98,12 @@ def test_steps_after_the_end_are_not_fitted(critic):
     v, v_final = values(critic, reward, gamma, z=z, valid=valid)
     assert error(v[:half], V[:half]) < 0.1 * V.std()
     assert error(v_final, V[half]) < 0.1 * V.std()
+
+
+@both_critics
+def test_an_early_end_of_a_long_episode_stays_finite(critic):
+    """γ^{T−t} far behind the end overflows: it must not reach the fit, not even times 0."""
+    valid = np.tile(np.arange(T)[:, None] < 2, B)
+    v, v_final = values(critic, np.ones((T, B)) * valid, 1e-3, valid=valid)
+    assert np.isfinite(v).all()
+    assert np.isfinite(v_final).all()

@@ -40,9 +40,10 @@ def bootstrapped_targets(trajectory: Trajectory, signals: Float[Array, "T B s"],
     truncated = 1.0 - trajectory.terminated.astype(dtype)
     goes_on = jnp.where(gamma < 1, truncated[:, None], 0.0)
     length, t = jnp.sum(trajectory.valid, axis=0), jnp.arange(steps, dtype=dtype)[:, None]
+    left = jnp.maximum(length - t, 0.0)  # after the end γ to a negative power could overflow: 0 · ∞ is not 0
     return Targets(
         G=jax.vmap(over_episodes, in_axes=(2, 0), out_axes=2)(signals, gamma),
-        ahead=goes_on * gamma ** (length - t)[..., None],
+        ahead=goes_on * gamma ** left[..., None],
         goes_on=goes_on,
         weight=trajectory.valid,
         time=jnp.broadcast_to(t / steps, trajectory.valid.shape),
