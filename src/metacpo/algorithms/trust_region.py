@@ -87,7 +87,7 @@ def trust_region(
         s = solve(problem, cg=cg_settings(settings)).lam ** 2
         return jnp.where((c_j > 0) & (s > 0), c_j**2 / (2 * jnp.where(s > 0, s, 1)), 0)
 
-    repair = jnp.max(jnp.stack([needed(b[j], c[j]) for j in range(c.shape[0])]))
+    repair = jnp.max(jax.vmap(needed)(b, c))
     return jax.lax.stop_gradient(jnp.minimum(whole, settings.caution * whole + repair))
 
 

@@ -16,7 +16,7 @@ from metacpo.estimation.targets import Targets
 WIDTH, DEPTH = 32, 2
 STEPS = 400  # with 100 full-batch steps both gradients were worse than ridge's
 LEARNING_RATE = 1e-2  # at the start; a cosine takes it to 0
-STRIDE = 20  # neighbouring steps say nearly the same: a minibatch has every twentieth, the next one those after them
+MINIBATCH = 10  # steps of every episode, evenly apart, since neighbours say nearly the same; then those after them
 
 
 def network_values(
@@ -28,7 +28,7 @@ def network_values(
     adam = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, STEPS))
     x = _inputs(z, targets.time)
     x_final = _inputs(z_final, targets.final_time)
-    stride = min(STRIDE, z.shape[0])
+    stride = max(1, z.shape[0] // MINIBATCH)
     minibatch = stride * jnp.arange(z.shape[0] // stride)
     share = targets.weight / jnp.maximum(jnp.sum(targets.weight), 1.0)
 

@@ -3,9 +3,23 @@
 minimise gᵀx   subject to   c_j + b_jᵀx ≤ 0,   ½ xᵀHx ≤ δ
 """
 
-from metacpo.solver.metric import CGSettings
-from metacpo.solver.problem import Case, Problem, Solution
+from metacpo.solver.adjoint import FirstOrder, Implicit, Unrolled
+from metacpo.solver.metric import CGSettings, diagonal, jacobi
+from metacpo.solver.problem import Case, Problem, Solution, Stats
 from metacpo.solver.search import backtrack
 from metacpo.solver.step import solve
 
-__all__ = ["CGSettings", "Case", "Problem", "Solution", "backtrack", "solve"]
+__all__ = [
+    "CGSettings",
+    "Case",
+    "FirstOrder",
+    "Implicit",
+    "Problem",
+    "Solution",
+    "Stats",
+    "Unrolled",
+    "backtrack",
+    "diagonal",
+    "jacobi",
+    "solve",
+]

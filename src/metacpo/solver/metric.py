@@ -1,10 +1,17 @@
 """H⁻¹ times a few vectors without ever building H."""
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int, Key
+
+from metacpo.solver.adjoint import Adjoint, Unrolled
+
+Operator = lx.AbstractLinearOperator
+Product = Callable[[Float[Array, " n"]], Float[Array, " n"]]
 
 
 class CGSettings(eqx.Module):
@@ -12,43 +19,130 @@ class CGSettings(eqx.Module):
 
     `atol` is in the units of v scaled to max|v_i| = 1. Stopping early is not an error: the last iterate is
     used, and `Solution.residual` says how good it is.
+
+    `smallest_eigenvalue` > 0: a number that no eigenvalue of H is below (a damping, say), which turns residuals
+    into the bound `Stats.error`; 0 (nothing known) leaves that bound infinite.
     """
 
     rtol: float = eqx.field(static=True, default=1e-6)
     atol: float = eqx.field(static=True, default=0.0)
     max_steps: int = eqx.field(static=True, default=100)
+    smallest_eigenvalue: float = eqx.field(static=True, default=0.0)
 
 
 def inverse_times(
-    metric: lx.AbstractLinearOperator | None, rhs: Float[Array, "k n"], settings: CGSettings
-) -> tuple[Float[Array, "k n"], Float[Array, "k n"]]:
-    """y_i ≈ H⁻¹v_i for every row v_i of `rhs`, all rows in one batched solve, and Hy_i.
+    metric: Operator | None,
+    rhs: Float[Array, "k n"],
+    settings: CGSettings,
+    adjoint: Adjoint,
+    preconditioner: Operator | None = None,
+) -> tuple[Float[Array, "k n"], Float[Array, "k n"], Int[Array, " k"]]:
+    """y_i ≈ H⁻¹v_i for every row v_i of `rhs`, all rows in one batched solve; Hy_i; and the iterations of each.
 
-    y is differentiated implicitly, dy = H⁻¹(dv − dH y), with the same settings, also with respect to whatever
-    the operator closes over; Hy is constant under differentiation. A y_i that comes out non-finite (H is
-    singular, or not finite itself) is 0.
+    y is differentiated as `adjoint` says, implicitly with the same settings, also with respect to whatever the
+    operator closes over; Hy is constant under differentiation. A y_i that comes out non-finite (H is singular,
+    or not finite itself) is 0.
 
-    JAX's solver and not `lineax.CG`, whose version 0.1.1 (a) answers NaN once pᵀHp < 100·n·eps·‖r‖², in
+    Our own loop and not `lineax.CG`, whose version 0.1.1 (a) answers NaN once pᵀHp < 100·n·eps·‖r‖², in
     float32 with n = 1500 already at H = 0.01·I, and (b) stops after one iteration, as if converged, when
     atol = 0 and an entry of v is exactly zero (0/0 in its scaled residual).
     """
     if metric is None:
-        return rhs, jax.lax.stop_gradient(rhs)
+        return rhs, jax.lax.stop_gradient(rhs), jnp.zeros(rhs.shape[0], jnp.int32)
 
-    def conjugate_gradients(matvec, v):
-        y, _ = jax.scipy.sparse.linalg.cg(matvec, v, tol=settings.rtol, atol=settings.atol, maxiter=settings.max_steps)
-        return jnp.where(jnp.all(jnp.isfinite(y)), y, 0)
+    def conjugate_gradients(matvec: Product, v: Float[Array, " n"]):
+        y, count = _conjugate_gradients(matvec, v, preconditioner, settings, unrolled=isinstance(adjoint, Unrolled))
+        return jnp.where(jnp.all(jnp.isfinite(y)), y, 0), count.astype(v.dtype)
 
-    def inverse(v: Float[Array, " n"]) -> Float[Array, " n"]:
-        return jax.lax.custom_linear_solve(metric.mv, v, conjugate_gradients, symmetric=True)
+    def inverse(v: Float[Array, " n"]) -> tuple[Float[Array, " n"], Array]:
+        if isinstance(adjoint, Unrolled):
+            return conjugate_gradients(metric.mv, v)
+        # The count travels as one more entry of y, on which H is 1: JAX's own way, has_aux, fails under jacfwd with
+        # vmap, and a right-hand side of two arrays cannot be transposed where one of them is constant.
+        solution = jax.lax.custom_linear_solve(
+            lambda y: jnp.append(metric.mv(y[:-1]), y[-1]),
+            jnp.append(v, 0),
+            lambda matvec, v: jnp.append(*conjugate_gradients(lambda y: matvec(jnp.append(y, 0))[:-1], v[:-1])),
+            symmetric=True,
+        )
+        return solution[:-1], solution[-1]
 
-    y = jax.vmap(inverse)(rhs)
-    return y, jax.lax.stop_gradient(jax.vmap(metric.mv)(jax.lax.stop_gradient(y)))
+    y, count = jax.vmap(inverse)(rhs)
+    hy = jax.vmap(metric.mv)(jax.lax.stop_gradient(y))
+    return y, jax.lax.stop_gradient(hy), jax.lax.stop_gradient(count).astype(jnp.int32)
 
 
-def relative_residual(rhs: Float[Array, "k n"], hy: Float[Array, "k n"]) -> Float[Array, ""]:
-    """max_i ‖v_i − Hy_i‖₂ / ‖v_i‖₂, with 0 for a row v_i = 0; constant under differentiation."""
+def _conjugate_gradients(
+    matvec: Product, v: Float[Array, " n"], preconditioner: Operator | None, settings: CGSettings, *, unrolled: bool
+) -> tuple[Float[Array, " n"], Int[Array, ""]]:
+    """Hestenes and Stiefel with z = Mr, M ≈ H⁻¹ (the identity if None), from y = 0; y and the iterations done.
+
+        α = rᵀz/pᵀHp,   y += αp,   r −= αHp,   z = Mr,   β = (rᵀz)_new/rᵀz,   p = z + βp
+
+    `unrolled`: a loop of `max_steps` that reverse mode can follow; iterations after the last are no change.
+    """
+    # v = 0 needs no iteration; the unrolled loop evaluates one all the same, on a vector without 0/0.
+    zero = jnp.all(v == 0) & unrolled
+    v = jnp.where(zero, 1, v)
+    limit = jnp.maximum(jnp.square(settings.rtol) * _dot(v, v), settings.atol**2)
+
+    def precondition(r: Float[Array, " n"]) -> Float[Array, " n"]:
+        return r if preconditioner is None else preconditioner.mv(r)
+
+    def unfinished(state):
+        _, r, rz, _, count = state
+        rr = rz if preconditioner is None else _dot(r, r)
+        return (rr > limit) & (count < settings.max_steps)
+
+    def iterate(state):
+        y, r, rz, p, count = state
+        hp = matvec(p)
+        alpha = rz / _dot(p, hp)
+        y, r = y + alpha * p, r - alpha * hp
+        z = precondition(r)
+        rz_new = _dot(r, z)
+        return y, r, rz_new, z + (rz_new / rz) * p, count + 1
+
+    def iterate_unless_finished(state, _):
+        going = unfinished(state)
+        # A finished lane repeats the first iteration and drops it, so that no 0/0 enters the derivative.
+        safe = jax.tree.map(lambda now, first: jnp.where(going, now, first), state, start)
+        return jax.tree.map(lambda new, old: jnp.where(going, new, old), iterate(safe), state), None
+
+    z = precondition(v)
+    start = (jnp.zeros_like(v), v, _dot(v, z), z, jnp.int32(0))
+    if not unrolled:
+        y, *_, count = jax.lax.while_loop(unfinished, iterate, start)
+        return y, count
+    (y, *_, count), _ = jax.lax.scan(iterate_unless_finished, start, length=settings.max_steps)
+    return jnp.where(zero, 0, y), jnp.where(zero, 0, count)
+
+
+def diagonal(metric: Operator, key: Key[Array, ""], probes: int, floor: float) -> Float[Array, " n"]:
+    """An estimate of diag H from `probes` products: mean of z ⊙ Hz, z random signs (Bekas et al. 2007).
+
+    Kept at or above `floor` > 0, which no entry of diag H is below (a damping, say): a preconditioner divides by
+    it. Constant under differentiation.
+    """
+    n = metric.in_size()
+    dtype = metric.out_structure().dtype
+    signs = jax.random.rademacher(key, (probes, n), dtype)
+    estimate = jnp.mean(signs * jax.vmap(metric.mv)(signs), axis=0)
+    return jax.lax.stop_gradient(jnp.maximum(estimate, floor))
+
+
+def jacobi(diag: Float[Array, " n"]) -> Operator:
+    """The preconditioner M = diag(1/`diag`), `diag` ≈ diag H > 0."""
+    return lx.TaggedLinearOperator(lx.DiagonalLinearOperator(1 / diag), lx.positive_semidefinite_tag)
+
+
+def _dot(u: Float[Array, " n"], v: Float[Array, " n"]) -> Float[Array, ""]:
+    return jnp.dot(u, v, precision=jax.lax.Precision.HIGHEST)
+
+
+def relative_residual(rhs: Float[Array, "k n"], hy: Float[Array, "k n"]) -> Float[Array, " k"]:
+    """‖v_i − Hy_i‖₂ / ‖v_i‖₂, with 0 for a row v_i = 0; constant under differentiation."""
     rhs = jax.lax.stop_gradient(rhs)
     norm = jnp.linalg.norm(rhs, axis=1)
     error = jnp.linalg.norm(rhs - jax.lax.stop_gradient(hy), axis=1)
-    return jnp.max(jnp.where(norm > 0, error / jnp.where(norm > 0, norm, 1), 0))
+    return jnp.where(norm > 0, error / jnp.where(norm > 0, norm, 1), 0)

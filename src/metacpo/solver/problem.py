@@ -14,15 +14,15 @@ class Case(IntEnum):
     """Which part of the solution map answered. The numbers 0..4 are those of OmniSafe's `OptimCase`."""
 
     INFEASIBLE = 0
-    """No point of the trust region is feasible: the step lowers bᵀx as far as the region allows."""
+    """No point of the trust region is feasible: the step lowers the violation as far as the region allows."""
     RECOVERING = 1
-    """c > 0: violated at x = 0, feasible inside the region, and the constraint binds."""
+    """Some c_j > 0: violated at x = 0, feasible inside the region, and some constraint binds."""
     BINDING = 2
-    """c ≤ 0: satisfied at x = 0, and the constraint binds."""
+    """All c_j ≤ 0: satisfied at x = 0, and some constraint binds."""
     SLACK = 3
-    """The step of the problem without constraints satisfies the constraint (ν = 0)."""
+    """The step of the problem without constraints satisfies them all (ν = 0)."""
     UNCONSTRAINED = 4
-    """There is nothing to satisfy: m = 0, or b = 0 with c ≤ 0."""
+    """There is nothing to satisfy: m = 0, or every b_j = 0 with c_j ≤ 0."""
     INVALID = 5
     """No step can be trusted (non-finite number, δ ≤ 0, H not positive definite): the step is zero."""
 
@@ -35,6 +35,9 @@ class Problem(eqx.Module):
     - `c` [m]: value of each constraint at x = 0, in the units of its row of b; c_j > 0 means violated.
     - `metric`: H as a positive (semi)definite Lineax operator from [n] to [n]; `None` means H = I.
     - `delta` []: size δ > 0 of the trust region, in the units of ½ xᵀHx.
+    - `weight` [m] > 0: how much each constraint counts where not all can be met; `None` means 1 each. Read only
+      if the problem is INFEASIBLE: then x minimises ½Σ_j weight_j (c_j + b_jᵀx)₊²/(b_jᵀH⁻¹b_j) over the region,
+      every violation measured by its distance in H.
     """
 
     g: Float[Array, " n"]
@@ -42,6 +45,25 @@ class Problem(eqx.Module):
     c: Float[Array, " m"]
     metric: lx.AbstractLinearOperator | None
     delta: Float[Array, ""] | float
+    weight: Float[Array, " m"] | None = None
+
+
+class Stats(eqx.Module):
+    """How good the numbers are; constant under differentiation.
+
+    - `residuals` [m + 1]: ‖v − Hy‖₂ / ‖v‖₂ of the solves Hy = v, v = g, b_1, ..., b_m; 0 where v = 0.
+    - `iterations` [m + 1]: of conjugate gradients, for the same.
+    - `error` []: bound on ‖x − x*‖_H / √(2δ), x* the exact solution; ∞ where none is known (`CGSettings` has no
+      `smallest_eigenvalue`, λ = 0, or x misses a constraint by more than rounding because CG stopped early).
+    - `pivots` []: of the search for the active constraints; 0 for m ≤ 1.
+    - `converged` []: that search came to its end.
+    """
+
+    residuals: Float[Array, " k"]
+    iterations: Int[Array, " k"]
+    error: Float[Array, ""]
+    pivots: Int[Array, ""]
+    converged: Bool[Array, ""]
 
 
 class Solution(eqx.Module):
@@ -50,11 +72,13 @@ class Solution(eqx.Module):
     - `step` [n]: x. Never NaN.
     - `lam` []: λ, multiplier of the trust region; units objective/δ. Kept finite where the true one is not.
     - `nu` [m]: ν, multiplier of each constraint; units objective/constraint. For INFEASIBLE, λ and ν are
-      those of the recovery problem  min bᵀx  s.t. ½ xᵀHx ≤ δ  (ν = 1 and b + λHx = 0).
+      those of the recovery problem, Σ_j ν_j b_j + λHx = 0: ν = 1 for m = 1, else ν_j = weight_j (c_j + b_jᵀx)₊/s_j.
     - `case` []: a `Case`.
-    - `residual` []: largest ‖v − Hy‖₂ / ‖v‖₂ over the solves Hy = v with v = g and v = b_j; 0 where v = 0,
-      1 for INVALID. Constant under differentiation.
+    - `residual` []: the largest of `stats.residuals`; 1 for INVALID. Constant under differentiation.
     - `edge` []: the derivative at this point is a bounded stand-in for one that is unbounded or undefined.
+    - `active` [m]: the constraints whose multipliers determine x: they bind, or, if INFEASIBLE, stay violated.
+      Of redundant constraints that meet in x, only as many as are independent.
+    - `stats`: `Stats`.
     """
 
     step: Float[Array, " n"]
@@ -63,3 +87,5 @@ class Solution(eqx.Module):
     case: Int[Array, ""]
     residual: Float[Array, ""]
     edge: Bool[Array, ""]
+    active: Bool[Array, " m"]
+    stats: Stats

@@ -1,123 +1,134 @@
 """The constrained trust-region step: g, b, c, H, δ in, x out, differentiable."""
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+import lineax as lx
+from jaxtyping import Array, Bool, Float
 
-from metacpo.solver.bounded import bounded_quotient, bounded_sqrt
-from metacpo.solver.dual import Dual, Scalars, binds, classify, dual
+from metacpo.solver.adjoint import Adjoint, FirstOrder, Implicit
+from metacpo.solver.answer import Answer, error_bound
+from metacpo.solver.inputs import check_shapes, check_values, finite_inputs
 from metacpo.solver.metric import CGSettings, inverse_times, relative_residual
-from metacpo.solver.problem import Case, Problem, Solution
+from metacpo.solver.one import solve_one
+from metacpo.solver.problem import Case, Problem, Solution, Stats
+from metacpo.solver.rows import solve_rows
 
 
-def solve(problem: Problem, *, cg: CGSettings | None = None, edge: float = 1e-3) -> Solution:
-    """Solve  min gᵀx  s.t.  c_j + b_jᵀx ≤ 0,  ½ xᵀHx ≤ δ  for m ≤ 1; shapes, units and signs in `Problem`.
+def solve(
+    problem: Problem,
+    *,
+    cg: CGSettings | None = None,
+    edge: float = 1e-3,
+    adjoint: Adjoint | None = None,
+    preconditioner: lx.AbstractLinearOperator | None = None,
+) -> Solution:
+    """Solve  min gᵀx  s.t.  c_j + b_jᵀx ≤ 0,  ½ xᵀHx ≤ δ  (j = 1..m); shapes, units and signs in `Problem`.
 
-    - BINDING, RECOVERING: x = −√(B/A) H⁻¹(g − (r/s)b) − (c/s) H⁻¹b   (letters in `metacpo.solver.dual`)
+    Letters in `metacpo.solver.rows` (m ≥ 2) and `metacpo.solver.dual` (m ≤ 1):
+
+    - BINDING, RECOVERING: x = −√(B/A) H⁻¹(g − B_Aᵀρ) − H⁻¹B_Aᵀk
     - SLACK, UNCONSTRAINED: x = −√(2δ/q) H⁻¹g
-    - INFEASIBLE: x = −√(2δ/s) H⁻¹b, and 0 where b = 0
+    - INFEASIBLE: x minimises ½Σ_j weight_j (c_j + b_jᵀx)₊²/s_j over the region: −√(2δ/s) H⁻¹b for m = 1
     - INVALID: x = 0
 
-    Where g = 0, or g ∥ b with a binding constraint, many x are optimal and x is the shortest in H:
-    0 if the constraint allows it, else −(c/s)H⁻¹b.
+    Where many x are optimal x is the shortest in H: g = 0, g in the span of binding constraints, or b_j = 0 with
+    c_j > 0 (INFEASIBLE whatever x is; x minimises the violation of the others).
 
     ½ xᵀHx ≤ δ holds to rounding even if `cg` (default `CGSettings()`) stops early: an x that is too long is
-    shortened.
+    shortened. `preconditioner` ≈ H⁻¹, positive definite, makes `cg` need fewer iterations if it is a good one.
 
-    The derivative in g, b, c, δ and whatever H closes over is that of the solution map within its case
-    (implicit through H⁻¹, so that `cg` sets its accuracy too), in both modes; `case` and `residual` are
-    constant. It is exact but for these exceptions, reported by `Solution.edge`, and finite everywhere:
+    The derivative in g, b, c, δ, weight and whatever H closes over is that of the solution map within its case
+    and active set, in both modes and to every order. `adjoint` (default `Implicit()`) says how it goes through
+    H⁻¹; `case`, `active`, `residual` and `stats` are constant. It is exact but for these exceptions, reported by
+    `Solution.edge`, and finite everywhere:
 
-    - a constraint binds with B < edge·2δ (the feasible set shrinks to a point) or A < edge·q (g almost
-      parallel to b): the unbounded slope of the root is replaced by the one at edge·2δ or edge·q;
-    - g = 0, or b = 0 with c ≥ 0: derivatives in that zero vector are 0.
+    - constraints bind with B < edge·2δ (the feasible set shrinks to a point) or A < edge·q (g almost in their
+      span): the unbounded slope of the root is replaced by the one at edge·2δ or edge·q;
+    - g = 0, or b_j = 0 with c_j ≥ 0: derivatives in that zero vector are 0;
+    - INFEASIBLE and m ≥ 2, but the region does not bind (constraints that contradict each other): x is the
+      shortest minimiser to within √eps.
 
-    Raises ValueError for a shape that does not fit, and for m > 1.
+    Raises ValueError for a shape that does not fit and, where numbers are known (outside of jit, vmap and grad),
+    for a g, b or c that is not finite, δ ≤ 0 or a weight ≤ 0.
     """
-    _check_shapes(problem, edge)
-    g, b, c, delta, finite = _finite_inputs(problem)
+    check_shapes(problem, edge, preconditioner)
+    check_values(problem)
+    adjoint = Implicit() if adjoint is None else adjoint
+    cg = CGSettings() if cg is None else cg
+    g, b, c, delta, weight, finite = finite_inputs(problem)
 
-    # x does not change when g, or b and c, are scaled. Scaled to size 1 nothing under- or overflows below;
-    # as constants the two scales leave every derivative exact.
-    g_scale, b_scale = _scale(g), _scale(b)
-    g, b, c = g / g_scale, b / b_scale, c / b_scale
-
-    rhs = jnp.stack([g, b])
-    y, hy = inverse_times(problem.metric, rhs, cg if cg is not None else CGSettings())
+    # x does not change when g, or b_j and c_j, are scaled. Scaled to size 1 nothing under- or overflows below;
+    # as constants the scales leave every derivative exact.
+    g_scale, b_scale = _scale(g), jax.vmap(_scale)(b)
+    g, b, c = g / g_scale, b / b_scale[:, None], c / b_scale
+    rhs = jnp.concatenate([g[None], b])
+    y, hy, iterations = inverse_times(problem.metric, rhs, cg, adjoint, preconditioner)
     finite = finite & jnp.all(jnp.isfinite(hy))
     y, hy = jnp.where(finite, y, 0), jnp.where(finite, hy, 0)
-    (y_g, y_b), (hy_g, hy_b) = y, hy
 
-    p = _scalars(rhs, y, hy, c, delta)
-    definite = ((p.q > 0) | jnp.all(g == 0)) & ((p.s > 0) | jnp.all(b == 0))
-    case = classify(jax.lax.stop_gradient(p))
-    d = dual(p, case, edge)
-    x = _primal(y_g, y_b, p, d, case)
-    # (Hy_g, Hy_b) in place of (y_g, y_b) gives Hx.
-    x = x * _shortening(x, _primal(hy_g, hy_b, p, d, case), delta)
+    if b.shape[0] == 1:
+        answer, definite = solve_one(rhs, y, hy, c[0], delta, edge)
+    else:
+        answer, definite = solve_rows(rhs, y, hy, c, delta, weight, edge)
+    t = _shortening(answer.x, answer.hx, delta)
+    floor = 1.0 if problem.metric is None else cg.smallest_eigenvalue
+    error = error_bound(rhs, jnp.sum(rhs * y, axis=1)[1:], c, delta, weight, answer, t, floor)
+    stats = Stats(relative_residual(rhs, hy), iterations, error, answer.pivots, answer.converged)
 
-    lam = jnp.where(case == Case.INFEASIBLE, b_scale, g_scale) * d.lam
-    nu = jnp.where(binds(case), g_scale / b_scale, 1) * d.nu
-    valid = finite & definite & jnp.all(jnp.isfinite(x)) & jnp.isfinite(lam) & jnp.isfinite(nu)
-    no_g = (p.q <= 0) & (case != Case.INFEASIBLE)
-    no_b = (p.s <= 0) & (c >= 0)
+    x = answer.x * t
+    lam, nu = _unscaled(answer, g_scale, b_scale)
+    valid = finite & definite & jnp.all(jnp.isfinite(x)) & jnp.isfinite(lam) & jnp.all(jnp.isfinite(nu))
+    solution = _solution(x, lam, nu, answer, stats, valid, problem.c.shape[0])
+    return jax.lax.stop_gradient(solution) if isinstance(adjoint, FirstOrder) else solution
+
+
+def _solution(
+    x: Float[Array, " n"],
+    lam: Float[Array, ""],
+    nu: Float[Array, " k"],
+    answer: Answer,
+    stats: Stats,
+    valid: Bool[Array, ""],
+    m: int,
+) -> Solution:
+    """Zeros and INVALID unless `valid`; of k rows the m that the problem has."""
     return Solution(
         step=jnp.where(valid, x, 0),
         lam=jnp.where(valid, lam, 0),
-        nu=jnp.where(valid, nu, 0)[None][: problem.c.shape[0]],
-        case=jnp.where(valid, case, jnp.int32(Case.INVALID)),
-        residual=jnp.where(valid, relative_residual(rhs, hy), 1),
-        edge=valid & (d.clipped | no_g | no_b),
+        nu=jnp.where(valid, nu, 0)[:m],
+        case=jnp.where(valid, answer.case, jnp.int32(Case.INVALID)),
+        residual=jnp.where(valid, jnp.max(stats.residuals), 1),
+        edge=valid & answer.edge,
+        active=(valid & answer.active)[:m],
+        stats=Stats(
+            residuals=jnp.where(valid, stats.residuals, 1)[: m + 1],
+            iterations=stats.iterations[: m + 1],
+            error=jnp.where(valid, stats.error, jnp.inf),
+            pivots=stats.pivots,
+            converged=valid & stats.converged,
+        ),
     )
 
 
-def _primal(
-    y_g: Float[Array, " n"], y_b: Float[Array, " n"], p: Scalars, d: Dual, case: Int[Array, ""]
-) -> Float[Array, " n"]:
-    """x from y_g = H⁻¹g and y_b = H⁻¹b; each branch is finite also where another is selected."""
-    binding = binds(case)
-    q, s = jnp.where(p.q > 0, p.q, 1), jnp.where(p.s > 0, p.s, 1)
-    y_g, y_b = jnp.where(p.q > 0, y_g, 0), jnp.where(p.s > 0, y_b, 0)
-    r, c = jnp.where(binding, p.r, 0), jnp.where(binding, p.c, 0)
+def _unscaled(
+    answer: Answer, g_scale: Float[Array, ""], b_scale: Float[Array, " m"]
+) -> tuple[Float[Array, ""], Float[Array, " m"]]:
+    """λ and ν of the problem as it was given. An infeasible problem's objective contains no g.
 
-    # x = −√B · H⁻¹(g − (r/s)b)/√A − (c/s) H⁻¹b
-    along = bounded_quotient(y_g - (r / s) * y_b, d.A, d.A_floor, d.A_tiny)
-    x_binding = -bounded_sqrt(d.B, d.B_floor) * along - (c / s) * y_b
-    # x = −√(2δ/q) H⁻¹g
-    x_slack = -jnp.sqrt(2 * p.delta / q) * y_g
-    # x = −√(2δ/s) H⁻¹b
-    x_recovery = -jnp.sqrt(2 * p.delta / s) * y_b
-    return jnp.where(binding, x_binding, jnp.where(case == Case.INFEASIBLE, x_recovery, x_slack))
-
-
-def _scalars(
-    rhs: Float[Array, "2 n"],
-    y: Float[Array, "2 n"],
-    hy: Float[Array, "2 n"],
-    c: Float[Array, ""],
-    delta: Float[Array, ""],
-) -> Scalars:
-    """q, r, s, A from rhs = (g, b), y = H⁻¹(g, b) and Hy, chosen so that an inexact y does little harm.
-
-    r = bᵀy_g and not gᵀy_b: then c + bᵀx = 0 also for a y_g that is only near H⁻¹g.
-
-    A = q − r²/s = dᵀHd with d = y_g − (r/s)y_b: the value of the second form, the derivative of the first.
-    They agree for exact y. For a y that stopped early the first can be near 0, or below it, although d is
-    long, and a step along d/√A would be longer than the region by orders of magnitude.
+    One row: min bᵀx has ν = 1 in its own units. More: the objective is in the units of δ, like (c + bᵀx)²/s.
     """
-    (g, b), (y_g, y_b), (hy_g, hy_b) = rhs, y, hy
-    q, r, s = _dot(g, y_g), _dot(b, y_g), _dot(b, y_b)
-    ratio = r / jnp.where(s > 0, s, 1)
-    d, hd = y_g - ratio * y_b, hy_g - ratio * hy_b
-    A = q - ratio * r
-    return Scalars(q, r, s, c, delta, A + jax.lax.stop_gradient(_dot(d, hd) - A))
+    infeasible = answer.case == Case.INFEASIBLE
+    if b_scale.shape[0] == 1:
+        lam = jnp.where(infeasible, b_scale[0], g_scale) * answer.lam
+        nu = jnp.where(answer.active & ~infeasible, g_scale / b_scale, 1) * answer.nu
+        return lam, nu
+    scale = jnp.where(infeasible, 1, g_scale)
+    return scale * answer.lam, scale / b_scale * answer.nu
 
 
 def _shortening(x: Float[Array, " n"], hx: Float[Array, " n"], delta: Float[Array, ""]) -> Float[Array, ""]:
     """The factor t ≤ 1 with ½ (tx)ᵀH(tx) ≤ δ; 1 but for inexact solves. Constant under differentiation."""
-    size = _dot(x, hx)
+    size = jnp.dot(x, hx, precision=jax.lax.Precision.HIGHEST)
     t = jnp.where(size > 2 * delta, jnp.sqrt(2 * delta / jnp.where(size > 0, size, 1)), 1)
     return jax.lax.stop_gradient(t)
 
@@ -126,61 +137,3 @@ def _scale(v: Float[Array, " n"]) -> Float[Array, ""]:
     """max_i |v_i|, or 1 for v = 0; constant under differentiation."""
     size = jnp.max(jnp.abs(jax.lax.stop_gradient(v)))
     return jnp.where(size > jnp.finfo(v.dtype).tiny, size, 1)
-
-
-def _dot(u: Float[Array, " n"], v: Float[Array, " n"]) -> Float[Array, ""]:
-    """uᵀv without the reduced precision that accelerators use by default: A and B subtract such numbers."""
-    return jnp.dot(u, v, precision=jax.lax.Precision.HIGHEST)
-
-
-class _Inputs(NamedTuple):
-    g: Float[Array, " n"]
-    b: Float[Array, " n"]
-    c: Float[Array, ""]
-    delta: Float[Array, ""]
-    finite: Bool[Array, ""]
-
-
-def _finite_inputs(problem: Problem) -> _Inputs:
-    """The inputs, or g = 0, b = 0, c = −1, δ = 1 if any is not finite or δ ≤ 0, so that nothing NaN flows on.
-
-    m = 0 is the constraint that asks nothing: b = 0, c = −1.
-    """
-    g = problem.g
-    delta = jnp.asarray(problem.delta, g.dtype)
-    if problem.c.shape[0] == 1:
-        b, c = problem.b[0], problem.c[0]
-    else:
-        b, c = jnp.zeros_like(g), -jnp.ones_like(delta)
-    finite = jnp.all(jnp.isfinite(g)) & jnp.all(jnp.isfinite(b)) & jnp.isfinite(c)
-    finite = finite & jnp.isfinite(delta) & (delta > 0)
-    return _Inputs(
-        g=jnp.where(finite, g, 0),
-        b=jnp.where(finite, b, 0),
-        c=jnp.where(finite, c, -1),
-        delta=jnp.where(finite, delta, 1),
-        finite=finite,
-    )
-
-
-def _check_shapes(problem: Problem, edge: float) -> None:
-    """ValueError, naming the argument, for shapes that do not fit each other."""
-    g, b, c, metric = problem.g, problem.b, problem.c, problem.metric
-    if g.ndim != 1 or g.shape[0] == 0:
-        raise ValueError(f"g must have shape [n] with n ≥ 1, got {g.shape}")
-    n = g.shape[0]
-    if b.ndim != 2 or b.shape[1] != n:
-        raise ValueError(f"b must have shape [m, {n}] to fit g of shape {g.shape}, got {b.shape}")
-    if c.shape != b.shape[:1]:
-        raise ValueError(f"c must have shape {b.shape[:1]} to fit b of shape {b.shape}, got {c.shape}")
-    if b.shape[0] > 1:
-        raise ValueError(f"b must have at most one row (m ≤ 1), got shape {b.shape}")
-    if jnp.shape(problem.delta) != ():
-        raise ValueError(f"delta must be a scalar, got shape {jnp.shape(problem.delta)}")
-    if metric is not None and (metric.in_size(), metric.out_size()) != (n, n):
-        raise ValueError(
-            f"metric must map [{n}] to [{n}] to fit g of shape {g.shape}, "
-            f"got [{metric.in_size()}] to [{metric.out_size()}]"
-        )
-    if not 0 < edge < 1:
-        raise ValueError(f"edge must lie in (0, 1), got {edge}")

@@ -1,0 +1,175 @@
+"""Derivatives under many constraints: finite differences, a differentiated cone program, three adjoints."""
+
+from functools import partial
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from metacpo.solver import Case, CGSettings, FirstOrder, Implicit, Unrolled, solve
+from metacpo.solver.metric import inverse_times
+
+from .problems import EXACT_MANY, dense, problem_rows, random_rows_batch
+
+NAMES = ("g", "b", "c", "h", "delta", "weight")
+quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+N, M = 5, 3
+PER_CASE = 4
+
+
+def outputs(args, adjoint=None, cg=EXACT_MANY):
+    """(x, λ, ν) as one vector, and the solution. H is symmetrised, so that each entry of it is an input."""
+    g, b, c, h, delta, weight = args
+    sol = solve(problem_rows(g, b, c, (h + h.T) / 2, delta, weight), cg=cg, adjoint=adjoint)
+    return jnp.concatenate([sol.step, sol.lam[None], sol.nu]), sol
+
+
+def vector(*args):
+    return outputs(args)[0]
+
+
+@pytest.fixture(scope="module")
+def chosen():
+    """Problems away from kinks and edges, `PER_CASE` of each case, those with most active rows first."""
+    with jax.enable_x64(True):
+        batch = random_rows_batch(400, N, M, seed=2)
+        sol = quick_jit(jax.vmap(lambda *args: outputs(args)[1]))(*batch)
+        g, b, c, h, delta, _ = batch
+        s = jnp.einsum("kmn,kmn->km", b, jnp.linalg.solve(h, jnp.swapaxes(b, 1, 2)).swapaxes(1, 2))
+        reach = jnp.sqrt(2 * delta[:, None] * s)
+        slack = jnp.abs(c + jnp.einsum("kmn,kn->km", b, sol.step)) / reach
+        # ν_j in units of the step: how far the row pushes it.
+        push = sol.nu * jnp.sqrt(s) / jnp.sqrt(jnp.sum(g * jnp.linalg.solve(h, g[..., None])[..., 0], -1))[:, None]
+        clear = jnp.all(jnp.where(sol.active, jnp.where((sol.case == 0)[:, None], slack, push), slack) > 1e-2, axis=1)
+        clear = clear & ~sol.edge & (jnp.max(push, axis=1) < 1e2)
+        score = jnp.where(clear, jnp.sum(sol.active, 1), -1)
+        index = []
+        for case in range(4):
+            ranked = jnp.argsort(jnp.where(sol.case == case, score, -1), descending=True)[:PER_CASE]
+            assert jnp.all(score[ranked] >= 0), case
+            index.append(ranked)
+        return jax.tree.map(lambda a: a[jnp.concatenate(index)], batch)
+
+
+@pytest.fixture(scope="module")
+def jacobians(chosen):
+    with jax.enable_x64(True):
+        reverse, forward = (quick_jit(jax.vmap(mode(vector, range(6))))(*chosen) for mode in (jax.jacrev, jax.jacfwd))
+        return reverse, forward, central_differences(vector, chosen)
+
+
+def central_differences(function, args, width=1e-6):
+    """∂function/∂args as `jax.jacrev` orders it."""
+    unravel = jax.vmap(jax.flatten_util.ravel_pytree(jax.tree.map(lambda a: a[0], args))[1])
+    flat = jax.vmap(lambda *a: jax.flatten_util.ravel_pytree(a)[0])(*args)
+    size = flat.shape[1]
+    shifted = flat[:, None] + width * jnp.concatenate([jnp.eye(size), -jnp.eye(size)])
+    values = quick_jit(jax.vmap(function))(*unravel(shifted.reshape(-1, size)))
+    up, down = jnp.split(values.reshape(len(flat), 2 * size, -1), 2, axis=1)
+    return jax.vmap(unravel)(jnp.swapaxes((up - down) / (2 * width), 1, 2))
+
+
+@pytest.mark.parametrize("case", range(4))
+@pytest.mark.parametrize("argument", range(6), ids=NAMES)
+def test_derivative_equals_finite_differences(jacobians, case, argument):
+    rows = slice(PER_CASE * case, PER_CASE * (case + 1))
+    reverse, forward, differences = (np.asarray(j[argument][rows]) for j in jacobians)
+    assert reverse.shape[0] == PER_CASE
+    scale = np.max(np.abs(differences), axis=tuple(range(1, differences.ndim)), keepdims=True)
+    np.testing.assert_allclose(reverse / (scale + 1e-3), differences / (scale + 1e-3), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(forward / (scale + 1e-3), reverse / (scale + 1e-3), rtol=0, atol=1e-8)
+    independent = {Case.INFEASIBLE: (0,), Case.SLACK: (1, 2, 5)}.get(Case(case), (5,))
+    assert np.all(scale == 0) if argument in independent else np.all(scale > 0)
+
+
+def test_derivative_equals_that_of_a_differentiated_cone_program(x64, chosen):
+    """diffcp differentiates the residual map of the cone program: no formula in common."""
+    diffcp = pytest.importorskip("diffcp", reason="development-only oracle: pip install diffcp")
+    g, b, c, h, delta, weight = (np.asarray(a[PER_CASE:]) for a in chosen)  # the feasible ones
+    lower, w = np.linalg.cholesky(h), np.random.default_rng(0).normal(size=g.shape)
+
+    def along(w, g, b, c, lower, delta, weight):
+        return w @ solve(problem_rows(g, b, c, lower @ lower.T, delta, weight), cg=EXACT_MANY).step
+
+    ours = quick_jit(jax.vmap(jax.grad(along, range(1, 6))))(*map(jnp.asarray, (w, g, b, c, lower, delta, weight)))
+    for i in range(len(g)):
+        a = sp.csc_matrix(np.vstack([b[i], np.zeros((1, N)), -lower[i].T]) + 0.0)
+        a = sp.csc_matrix(np.where(a.toarray() == 0, 1e-300, a.toarray()))  # every entry is an input
+        rhs = np.concatenate([-c[i], [np.sqrt(2 * delta[i])], np.zeros(N)])
+        cones = {"l": M, "q": [N + 1]}
+        settings = {"solve_method": "Clarabel", "tol_gap_abs": 1e-13, "tol_gap_rel": 1e-13, "tol_feas": 1e-13}
+        _, y, s, _, adjoint = diffcp.solve_and_derivative(a, rhs, g[i], cones, **settings, verbose=False)
+        by_a, by_rhs, by_g = adjoint(w[i], np.zeros_like(y), np.zeros_like(s))
+        by_a = by_a.toarray()
+        theirs = (by_g, by_a[:M], -by_rhs[:M], np.tril(-by_a[M + 1 :].T), by_rhs[M] / np.sqrt(2 * delta[i]))
+        for name, one, other in zip(NAMES, ours, theirs, strict=False):
+            one = np.tril(one[i]) if name == "h" else np.asarray(one[i])
+            scale = np.max(np.abs(other)) + 1e-3
+            np.testing.assert_allclose(one / scale, other / scale, rtol=0, atol=1e-5, err_msg=f"{name}, problem {i}")
+
+
+def test_implicit_and_unrolled_agree_and_first_order_is_zero(x64, chosen):
+    def gradient(adjoint, *args):
+        return jax.grad(lambda *a: jnp.sum(jnp.sin(3 * outputs(a, adjoint, CGSettings(1e-15, 0.0, 12))[0])), range(6))(
+            *args
+        )
+
+    implicit, unrolled, first_order = (
+        quick_jit(jax.vmap(partial(gradient, adjoint)))(*chosen) for adjoint in (Implicit(), Unrolled(), FirstOrder())
+    )
+    for one, other, zero in zip(implicit, unrolled, first_order, strict=True):
+        scale = np.max(np.abs(one), axis=tuple(range(1, one.ndim)), keepdims=True) + 1e-3
+        np.testing.assert_allclose(one / scale, other / scale, rtol=0, atol=1e-6)
+        assert not np.any(zero)
+    assert all(np.any(one) for one in implicit)
+
+
+def test_unrolled_is_the_derivative_of_what_was_computed(x64, chosen):
+    """Two iterations: far from H⁻¹, where the implicit derivative is another."""
+
+    def computed(adjoint, v, h):
+        return inverse_times(dense(h), v[None], CGSettings(rtol=0.0, max_steps=2), adjoint)[0][0]
+
+    args, moves = (chosen[0], chosen[3]), (jnp.cos(jnp.arange(float(N))), jnp.eye(N))
+
+    def derivative(adjoint, *args):
+        up, down = (computed(adjoint, *jax.tree.map(lambda a, o, s=s: a + s * o, args, moves)) for s in (1e-6, -1e-6))
+        reverse = jax.jacrev(partial(computed, adjoint), (0, 1))(*args)
+        reverse = reverse[0] @ moves[0] + jnp.sum(reverse[1] * moves[1], (1, 2))
+        return jax.jvp(partial(computed, adjoint), args, moves)[1], reverse, (up - down) / 2e-6
+
+    forward, reverse, differences = quick_jit(jax.vmap(partial(derivative, Unrolled())))(*args)
+    implicit, *_ = quick_jit(jax.vmap(partial(derivative, Implicit())))(*args)
+    np.testing.assert_allclose(forward, differences, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(reverse, differences, rtol=1e-6, atol=1e-7)
+    assert np.all(np.max(np.abs(implicit - differences), axis=1) > 1e-3)
+
+
+def test_unrolled_derivative_of_a_zero_vector_is_finite(x64, chosen):
+    args = (0 * chosen[0][0], *(a[0] for a in chosen[1:]))
+    gradient = quick_jit(jax.grad(lambda *a: jnp.sum(outputs(a, Unrolled())[0]), range(6)))(*args)
+    assert all(np.all(np.isfinite(leaf)) for leaf in gradient)
+
+
+def test_second_derivatives_equal_differences_of_the_first(x64, chosen):
+    def loss(*args):
+        return jnp.sum(jnp.sin(3 * outputs(args)[0]))
+
+    gradient = jax.grad(loss, range(6))
+
+    def both(*args):
+        ones = jax.tree.map(lambda a: jnp.cos(jnp.arange(a.size, dtype=a.dtype)).reshape(a.shape), args)
+        up, down = (gradient(*jax.tree.map(lambda a, o, s=s: a + s * o, args, ones)) for s in (1e-6, -1e-6))
+        exact = jax.jvp(gradient, args, ones)[1]
+        reverse = jax.grad(lambda *a: sum(jnp.sum(x * o) for x, o in zip(gradient(*a), ones, strict=True)), range(6))
+        return exact, reverse(*args), jax.tree.map(lambda a, b: (a - b) / 2e-6, up, down)
+
+    exact, reverse, differences = quick_jit(jax.vmap(both))(*chosen)
+    scale = np.max(np.concatenate([np.abs(d).reshape(len(d), -1) for d in differences], 1), axis=1)
+    for one, other, difference in zip(exact, reverse, differences, strict=True):
+        k = scale.reshape(-1, *[1] * (one.ndim - 1))
+        np.testing.assert_allclose(one / k, difference / k, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(other / k, one / k, rtol=0, atol=1e-7)
