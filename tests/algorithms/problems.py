@@ -58,7 +58,8 @@ def quantities(phi, batch, settings: TrustRegionSettings):
     if settings.metric == "kl":
 
         def mean_kl(p):
-            return jnp.average(POLICY(phi, batch.z).kl(POLICY(p, batch.z)), weights=batch.weight)
+            each = POLICY(phi, batch.z).kl(POLICY(p, batch.z))
+            return 0.5 * sum(jnp.average(each, weights=w) for w in (batch.weight, batch.cost_weight))
 
         H = jax.hessian(mean_kl)(phi) + settings.damping * H
     y = jnp.linalg.solve(H, jnp.stack([g, b], 1))

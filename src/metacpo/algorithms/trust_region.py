@@ -60,7 +60,7 @@ def metric(policy: GaussianPolicy, phi: Float[Array, " n"], batch: Batch, settin
     """H at φ on every `fisher_stride`-th state (neighbours are nearly equal), or None for the identity."""
     if settings.metric == "euclidean":
         return None
-    z, weight = batch.z[:: settings.fisher_stride], batch.weight[:: settings.fisher_stride]
+    z, weight = batch.z[:: settings.fisher_stride], batch.kl_weight[:: settings.fisher_stride]
     return policy.fisher(phi, z, weight / jnp.maximum(jnp.sum(weight), 1e-8), settings.damping)
 
 

@@ -53,6 +53,15 @@ class Batch(eqx.Module):
     cost_weight: Float[Array, "*M N"]
     c: Float[Array, "*M m"]
 
+    @property
+    def kl_weight(self) -> Float[Array, "*M N"]:
+        """How much the divergence at each state counts: the mean of what it counts in the two surrogates.
+
+        Weighted by the steps alone, the divergence of an episode's first states hardly counts, and a discounted
+        surrogate, which looks at little else, is followed far beyond the region where it holds.
+        """
+        return 0.5 * (self.weight + self.cost_weight)
+
 
 class EpisodeStats(eqx.Module):
     """Means over the episodes of a trajectory; undiscounted unless the name says otherwise."""

@@ -30,5 +30,5 @@ def constraint(policy: GaussianPolicy, phi: Float[Array, " n"], batch: Batch) ->
 
 
 def kl(policy: GaussianPolicy, phi: Float[Array, " n"], phi_new: Float[Array, " n"], batch: Batch) -> Float[Array, ""]:
-    """Mean over the batch's states of KL(π_φ ‖ π_φ'), in nats."""
-    return jnp.sum(batch.weight * policy(phi, batch.z).kl(policy(phi_new, batch.z)))
+    """Mean over the batch's states, weighted by `Batch.kl_weight`, of KL(π_φ ‖ π_φ'), in nats."""
+    return jnp.sum(batch.kl_weight * policy(phi, batch.z).kl(policy(phi_new, batch.z)))
