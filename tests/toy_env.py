@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 
 from metacpo.envs import State
-from metacpo.envs.physics import PhysicsState
 from metacpo.tasks import Parameter, Task, TaskDistribution
 
 NEVER = 1000
@@ -49,7 +48,7 @@ class Counter:
     def _state(self, obs, reward) -> State:
         place, steps, end = obs[:3]
         return State(
-            physics=PhysicsState(jnp.zeros(2, jnp.uint32), obs),
+            world=obs,
             obs=obs,
             reward=jnp.asarray(reward, jnp.float32),
             cost=(place > 0).astype(jnp.float32)[None] + 0 * place,

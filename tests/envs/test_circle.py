@@ -23,7 +23,7 @@ def at(x: float, y: float, heading: float, velocity=(0.0, 0.0, 0.0)):
     """The state of a robot that was put there."""
     state = reset(TASK, jax.random.key(0))
     physics = ENV.physics.reset(jnp.array([x, y, heading]), jnp.array(velocity))
-    return eqx.tree_at(lambda s: s.physics, state, physics)
+    return eqx.tree_at(lambda s: s.world, state, physics)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_reward_is_that_of_position_and_velocity_after_the_step():
     state, rows = at(0.3, -0.5, 1.0), []
     for action in actions:
         state = step(TASK, state, jnp.asarray(action, jnp.float32))
-        rows.append((ENV.position(state), state.physics.sensors[VELOCITY], state.reward))
+        rows.append((ENV.position(state), state.world.sensors[VELOCITY], state.reward))
     positions, velocities, rewards = (np.array(column, np.float64) for column in zip(*rows, strict=True))
     r = np.hypot(*positions.T)
     tangential = (positions[:, 0] * velocities[:, 1] - positions[:, 1] * velocities[:, 0]) / r
@@ -107,7 +107,7 @@ def test_a_reset_has_no_reward_and_no_cost():
     assert float(state.reward) == 0
     np.testing.assert_array_equal(state.cost, [0])
     assert int(state.steps) == 0
-    np.testing.assert_array_equal(state.physics.sensors[15:18], 0)  # at rest
+    np.testing.assert_array_equal(state.world.sensors[15:18], 0)  # at rest
 
 
 def test_every_episode_starts_somewhere_else():
@@ -118,7 +118,7 @@ def test_every_episode_starts_somewhere_else():
     assert len(np.unique(starts, axis=0)) == count
     # Uniform: standard deviation 0.2/√3 = 0.115, four independent quadrants of place and of heading.
     np.testing.assert_allclose(starts.std(axis=0), 0.2 / math.sqrt(3), rtol=0.1)
-    heading = np.asarray(states.physics.sensors[:, 18:20])
+    heading = np.asarray(states.world.sensors[:, 18:20])
     for plane in (starts, heading, np.stack([starts[:, 0], heading[:, 0]], 1)):
         quadrants = np.bincount((plane > 0) @ [1, 2], minlength=4)
         assert np.all(quadrants > 0.18 * count), quadrants
@@ -144,7 +144,7 @@ def test_the_task_decides_reward_and_cost_but_not_the_motion():
     other = ENV.tasks.make({"radius": 2.0, "wall": 2.0})
     state = at(1.0, 0.0, math.pi / 2, (0.0, 1.0, 0.0))
     here, there = step(TASK, state, FORWARD), step(other, state, FORWARD)
-    np.testing.assert_array_equal(here.physics.bits, there.physics.bits)
+    np.testing.assert_array_equal(here.world.bits, there.world.bits)
     assert float(there.reward) == pytest.approx(float(here.reward) / 2, rel=0.01)
     assert (float(here.cost[0]), float(there.cost[0])) == (1, 0)
 
@@ -154,7 +154,7 @@ def test_turning_left_is_counter_clockwise():
     for _ in range(20):
         state = step(TASK, state, LEFT)
     assert float(state.obs[8]) > 0.1  # gyro z
-    assert float(state.physics.sensors[19]) > 0  # the heading's y component
+    assert float(state.world.sensors[19]) > 0  # the heading's y component
 
 
 def test_unknown_names_are_refused():

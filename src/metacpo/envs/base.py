@@ -3,20 +3,21 @@
 from typing import Protocol, runtime_checkable
 
 import equinox as eqx
-from jaxtyping import Array, Bool, Float, Int32, Key
+from jaxtyping import Array, Bool, Float, Int32, Key, PyTree
 
-from metacpo.envs.physics import PhysicsState
 from metacpo.tasks import Task, TaskDistribution
 
 
 class State(eqx.Module):
     """One world after a reset or a step. reward and cost belong to the step that led here (0 after a reset).
 
+    world: whatever the family needs to go on, e.g. MuJoCo's state and where the objects are.
+
     An episode's end is three facts: terminated (the task is over: nothing to bootstrap), truncated (only
     the time is over: the value of `obs` is bootstrapped) and `obs` itself, which is never replaced by a reset.
     """
 
-    physics: PhysicsState
+    world: PyTree[Array]
     obs: Float[Array, "*batch O"]
     reward: Float[Array, "*batch"]
     cost: Float[Array, "*batch m"]

@@ -70,10 +70,10 @@ class PointCircle:
 
     def step(self, task: Task, state: State, action: Float[Array, " 2"]) -> State:
         """One step of 0.02 s."""
-        return self._state(task, self.physics.step(state.physics, action), state.steps + 1, moved=True)
+        return self._state(task, self.physics.step(state.world, action), state.steps + 1, moved=True)
 
     def position(self, state: State) -> Float[Array, "*batch 2"]:
-        return state.physics.sensors[..., AGENT_SENSORS : AGENT_SENSORS + 2]
+        return state.world.sensors[..., AGENT_SENSORS : AGENT_SENSORS + 2]
 
     def _state(self, task: Task, physics: PhysicsState, steps: Array, moved: bool) -> State:
         sensors = physics.sensors
@@ -82,7 +82,7 @@ class PointCircle:
         centre = to_ego(-position[None], heading)
         obs = jnp.concatenate([agent, pseudo_lidar(centre, LIDAR_RANGE)])
         return State(
-            physics=physics,
+            world=physics,
             obs=obs,
             reward=circle_reward(position, velocity, task.params["radius"]) if moved else jnp.float32(0),
             cost=wall_cost(position, task.params["wall"])[None] if moved else jnp.zeros(1),
