@@ -4,11 +4,11 @@
 
 writes benchmarks/solver.csv and docs/solver_scaling.png:
 
-1. Euclidean metric, n = 1,500, one constraint: ours against a cone-program layer (CVXPY's canonical form, Clarabel, and
-   diffcp's derivative, which is what cvxpylayers calls). Needs `pip install diffcp`; without it the rows are left out.
+1. Euclidean metric, n = 1,500, one constraint: ours against cvxpylayers (CVXPY's canonical form, solved and
+   differentiated by diffcp), both by `jax.grad`.
 2. KL metric of a Gaussian policy at each size: time of value and gradient with respect to g, B, c and the policy's
-   parameters, and peak memory of the process that did it; the layer on the same problem, H dense, until a limit of
-   time or memory.
+   parameters, and peak memory of the process that did it; the cone program that such a layer makes of it (H dense,
+   Clarabel, diffcp's derivative), until a limit of time or memory.
 3. m = 1, 2, 4, 8, 16 constraints at the smallest size.
 4. Conjugate gradients with and without Jacobi's preconditioner in the policy's KL metric.
 
@@ -127,9 +127,18 @@ def layer(g, b, c, root, repeats: int = 3) -> float:
 
 
 def layer_euclidean(n: int, m: int) -> dict:
-    import scipy.sparse as sp
+    """cvxpylayers itself, in float64: it has no other."""
+    import cvxpy as cp
+    import jax
+    import jax.numpy as jnp
+    from cvxpylayers.jax import CvxpyLayer
 
-    return {"n": n, "seconds": layer(*euclidean(n, m), sp.identity(n, format="csc"))}
+    jax.config.update("jax_enable_x64", True)
+    x, g, b, c = cp.Variable(n), cp.Parameter(n), cp.Parameter((m, n)), cp.Parameter(m)
+    problem = cp.Problem(cp.Minimize(g @ x), [c + b @ x <= 0, cp.norm(x, 2) <= 0.02**0.5])
+    solve = CvxpyLayer(problem, parameters=[g, b, c], variables=[x])
+    run = jax.value_and_grad(lambda g, b, c: jnp.sum(g * solve(g, b, c)[0]), range(3))
+    return {"n": n, "seconds": timed(run, *map(jnp.asarray, euclidean(n, m)))}
 
 
 def layer_kl(n: int, m: int) -> dict:

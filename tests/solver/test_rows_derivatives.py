@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import diffcp
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
@@ -87,7 +88,6 @@ def test_derivative_equals_finite_differences(jacobians, case, argument):
 
 def test_derivative_equals_that_of_a_differentiated_cone_program(x64, chosen):
     """diffcp differentiates the residual map of the cone program: no formula in common."""
-    diffcp = pytest.importorskip("diffcp", reason="development-only oracle: pip install diffcp")
     g, b, c, h, delta, weight = (np.asarray(a[PER_CASE:]) for a in chosen)  # the feasible ones
     lower, w = np.linalg.cholesky(h), np.random.default_rng(0).normal(size=g.shape)
 

@@ -11,7 +11,8 @@ from metacpo.solver.problem import Case
 class Answer(eqx.Module):
     """x, Hx (constant under differentiation), λ, ν, case, active rows, edge and the search's account of itself.
 
-    In the units of scaled g and b: see `Solution` for what each of them is.
+    In the units of scaled g and b: see `Solution` for what each of them is. `condition` ≥ 1 is by how much the closed
+    form's slopes change, relatively, when y = H⁻¹(g, B) does: see `gradient_error`.
     """
 
     x: Float[Array, " n"]
@@ -21,6 +22,7 @@ class Answer(eqx.Module):
     case: Int[Array, ""]
     active: Bool[Array, " m"]
     edge: Bool[Array, ""]
+    condition: Float[Array, ""]
     pivots: Int[Array, ""]
     converged: Bool[Array, ""]
 
@@ -63,3 +65,25 @@ def error_bound(
     epsilon = jnp.linalg.norm(e) / max(smallest_eigenvalue, eps) ** 0.5
     bound = epsilon / lam + jnp.sqrt((epsilon / lam) ** 2 + 2 * jnp.maximum(gap, 0) / lam)
     return jnp.where(known, bound / jnp.sqrt(2 * delta), jnp.inf)
+
+
+def gradient_error(
+    rhs: Float[Array, "k n"],
+    y: Float[Array, "k n"],
+    hy: Float[Array, "k n"],
+    condition: Float[Array, ""],
+    smallest_eigenvalue: float,
+) -> Float[Array, ""]:
+    """First-order estimate of the relative error, in ‖·‖_H, of a derivative of the step through y_i ≈ H⁻¹v_i.
+
+    ‖y_i − H⁻¹v_i‖_H = ‖v_i − Hy_i‖_{H⁻¹} ≤ ‖v_i − Hy_i‖₂/√κ, κ the smallest eigenvalue: η is the largest of these,
+    relative to ‖y_i‖_H. The slopes of the closed form are taken at such a y, which changes them by condition·η, and
+    every derivative solves with H once more, with the same `CGSettings`: η again. Hence (1 + condition)·η.
+    """
+    rhs, y, hy = jax.lax.stop_gradient((rhs, y, hy))
+    length = jnp.sqrt(jnp.maximum(jnp.sum(y * hy, axis=1), 0))
+    miss = jnp.linalg.norm(rhs - hy, axis=1)
+    eta = jnp.max(jnp.where(length > 0, miss / jnp.where(length > 0, length, 1), 0))
+    eps = float(jnp.finfo(y.dtype).eps)
+    estimate = (1 + jax.lax.stop_gradient(condition)) * eta / max(smallest_eigenvalue, eps) ** 0.5
+    return jnp.where(smallest_eigenvalue > 0, estimate, jnp.inf)

@@ -40,6 +40,9 @@ def solve_one(
         case=case,
         active=(binds(case) | ((case == Case.INFEASIBLE) & (p.s > 0)))[None],
         edge=d.clipped | no_g | no_b,
+        condition=jnp.where(
+            binds(case), jnp.sqrt(p.q / jnp.maximum(d.A, d.A_floor)) + 2 * delta / jnp.maximum(d.B, d.B_floor), 1
+        ),
         pivots=jnp.int32(0),
         converged=jnp.asarray(True),
     )

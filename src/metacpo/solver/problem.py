@@ -55,6 +55,8 @@ class Stats(eqx.Module):
     - `iterations` [m + 1]: of conjugate gradients, for the same.
     - `error` []: bound on ‖x − x*‖_H / √(2δ), x* the exact solution; ∞ where none is known (`CGSettings` has no
       `smallest_eigenvalue`, λ = 0, or x misses a constraint by more than rounding because CG stopped early).
+    - `gradient_error` []: first-order estimate of the relative error, in H, of derivatives of the step; ∞ without
+      `smallest_eigenvalue`. See `metacpo.solver.answer.gradient_error`.
     - `pivots` []: of the search for the active constraints; 0 for m ≤ 1.
     - `converged` []: that search came to its end.
     """
@@ -62,6 +64,7 @@ class Stats(eqx.Module):
     residuals: Float[Array, " k"]
     iterations: Int[Array, " k"]
     error: Float[Array, ""]
+    gradient_error: Float[Array, ""]
     pivots: Int[Array, ""]
     converged: Bool[Array, ""]
 

@@ -77,8 +77,8 @@ def _solve(p: Rows, edge: float) -> Answer:
     softened = soften(small, infeasible, kappa)
     rows = found.rows & ~infeasible
 
-    x, hx, lam, nu, clipped = _binding(p, q, r, S, rows, edge)
-    x_soft, hx_soft, lam_soft, nu_soft = _softened(p, S, softened, kappa)
+    x, hx, lam, nu, clipped, condition = _binding(p, q, r, S, rows, edge)
+    x_soft, hx_soft, lam_soft, nu_soft, condition_soft = _softened(p, S, softened, kappa)
     case = jnp.select(
         [infeasible, jnp.any(rows) & jnp.any(p.c > 0), jnp.any(rows), jnp.any(allowed)],
         [Case.INFEASIBLE, Case.RECOVERING, Case.BINDING, Case.SLACK],
@@ -93,6 +93,7 @@ def _solve(p: Rows, edge: float) -> Answer:
         case=case.astype(jnp.int32),
         active=jnp.where(infeasible, softened.rows, rows),
         edge=no_b | jnp.where(infeasible, softened.at_bound, clipped | (q <= 0)),
+        condition=jnp.where(infeasible, condition_soft, condition),
         pivots=found.pivots + softened.pivots,
         converged=jnp.where(infeasible, softened.converged, found.converged),
     )
@@ -105,12 +106,13 @@ def _small(p: Rows, q, r, S, allowed) -> Small:
 
 
 def _binding(p: Rows, q, r, S, rows, edge: float):
-    """x = −√B·d/√A − p, Hx, λ = √(A/B), ν = λk − ρ ≥ 0, and whether a root is clipped (see `bounded`)."""
+    """x = −√B·d/√A − p, Hx, λ = √(A/B), ν = λk − ρ ≥ 0, whether a root is clipped (see `bounded`), condition."""
     has_g = q > 0
     q, y = jnp.where(has_g, q, 1), jnp.where(has_g, p.y, 0)
     # Numbers that A does not use are replaced before they can overflow.
     r, c = jnp.where(rows, r, 0), jnp.where(rows, p.c, 0)
-    rho, k = MaskedSystem.of(S, rows).solve(jnp.stack([r, c], axis=1)).T
+    system = MaskedSystem.of(S, rows)
+    rho, k = system.solve(jnp.stack([r, c], axis=1)).T
 
     # A's value is dᵀHd, its derivative that of q − r_Aᵀρ: see `metacpo.solver.one`.
     d, hd = y - _dot(rho, p.Y), p.hy - _dot(rho, p.HY)
@@ -130,11 +132,13 @@ def _binding(p: Rows, q, r, S, rows, edge: float):
     lam = jnp.where(has_g & ~corner, bounded_quotient(bounded_sqrt(A, A_floor), B, B_floor, B_tiny), 0)
     nu = jnp.where(rows, jnp.maximum(lam * k - rho, 0), 0)
     clipped = has_g & jnp.any(rows) & ~corner & ((A < A_floor) | (B < B_floor))
-    return x, jax.lax.stop_gradient(hx), lam, nu, clipped
+    steep = jnp.sqrt(q / jnp.maximum(A, A_floor)) + 2 * p.delta / jnp.maximum(B, B_floor)
+    condition = jnp.where(jnp.any(rows), system.condition * jnp.where(corner, 1, steep), 1)
+    return x, jax.lax.stop_gradient(hx), lam, nu, clipped, condition
 
 
 def _softened(p: Rows, S, found: Found, kappa):
-    """x = −√(2δ)H⁻¹B_Vᵀη, Hx, λ and ν of the infeasible problem; c/κ and λ/κ in place of c and λ."""
+    """x = −√(2δ)H⁻¹B_Vᵀη, Hx, λ, ν and condition of the infeasible problem; c/κ and λ/κ in place of c and λ."""
     rows, radius = found.rows, jnp.sqrt(2 * p.delta)
     c = jnp.where(rows, p.c / kappa, 0) / radius
     inverse_w = jnp.where(rows, jnp.diagonal(S) / p.w, 0)
@@ -161,7 +165,8 @@ def _softened(p: Rows, S, found: Found, kappa):
     again = system(lam).solve((lam * inverse_w * e)[:, None])[:, 0]
     to_x = e + jnp.where(found.at_bound, again, 0)
     x, hx = -radius * _dot(to_x, p.Y), -radius * _dot(to_x, p.HY)
-    return x, jax.lax.stop_gradient(hx), jnp.where(found.at_bound, 0, kappa * lam), kappa * lam * radius * e
+    nu = kappa * lam * radius * e
+    return x, jax.lax.stop_gradient(hx), jnp.where(found.at_bound, 0, kappa * lam), nu, system(lam).condition
 
 
 def _newton_step(excess, lam: Float[Array, ""]) -> Float[Array, ""]:

@@ -23,6 +23,16 @@ class MaskedSystem(eqx.Module):
         M = jnp.where(mask[:, None] & mask, matrix, jnp.eye(matrix.shape[0], dtype=matrix.dtype))
         return MaskedSystem(M, mask, inverse(jax.lax.stop_gradient(M)))
 
+    @property
+    def condition(self) -> Float[Array, ""]:
+        """‖M_AA‖·‖M_AA⁻¹‖ ≥ 1 by the largest row sums; constant under differentiation."""
+
+        def norm(A: Float[Array, "m m"]) -> Float[Array, ""]:
+            inside = jnp.where(self.mask[:, None] & self.mask, A, 0)
+            return jnp.max(jnp.sum(jnp.abs(inside), axis=1))
+
+        return jnp.maximum(1, norm(jax.lax.stop_gradient(self.matrix)) * norm(self.inverse))
+
     def solve(self, rhs: Float[Array, "m k"]) -> Float[Array, "m k"]:
         """Differentiated implicitly, dz_A = M_AA⁻¹(dv_A − dM_AA z_A), to any order."""
         M, inverse = self.matrix, self.inverse

@@ -6,7 +6,7 @@ import lineax as lx
 from jaxtyping import Array, Bool, Float
 
 from metacpo.solver.adjoint import Adjoint, FirstOrder, Implicit
-from metacpo.solver.answer import Answer, error_bound
+from metacpo.solver.answer import Answer, error_bound, gradient_error
 from metacpo.solver.inputs import check_shapes, check_values, finite_inputs
 from metacpo.solver.metric import CGSettings, inverse_times, relative_residual
 from metacpo.solver.one import solve_one
@@ -73,7 +73,8 @@ def solve(
     t = _shortening(answer.x, answer.hx, delta)
     floor = 1.0 if problem.metric is None else cg.smallest_eigenvalue
     error = error_bound(rhs, jnp.sum(rhs * y, axis=1)[1:], c, delta, weight, answer, t, floor)
-    stats = Stats(relative_residual(rhs, hy), iterations, error, answer.pivots, answer.converged)
+    derivatives = gradient_error(rhs, y, hy, answer.condition, floor)
+    stats = Stats(relative_residual(rhs, hy), iterations, error, derivatives, answer.pivots, answer.converged)
 
     x = answer.x * t
     lam, nu = _unscaled(answer, g_scale, b_scale)
@@ -104,6 +105,7 @@ def _solution(
             residuals=jnp.where(valid, stats.residuals, 1)[: m + 1],
             iterations=stats.iterations[: m + 1],
             error=jnp.where(valid, stats.error, jnp.inf),
+            gradient_error=jnp.where(valid, stats.gradient_error, jnp.inf),
             pivots=stats.pivots,
             converged=valid & stats.converged,
         ),
