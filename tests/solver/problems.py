@@ -98,7 +98,7 @@ def oracle(g, b, c, h, delta):
 
 
 # Many rows. (n, m) of the random problems; with n ≤ m the feasible set often has corners, or is empty.
-SHAPES = ((2, 8), (3, 3), (5, 8), (6, 2), (8, 5), (20, 4), (20, 8), (40, 6), (60, 8), (60, 3))
+SHAPES = ((24, 16), (2, 8), (3, 3), (5, 8), (6, 2), (8, 5), (20, 4), (20, 8), (40, 6), (60, 8), (60, 3))
 EXACT_MANY = CGSettings(rtol=1e-15, max_steps=300)
 
 
