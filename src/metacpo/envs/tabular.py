@@ -77,10 +77,10 @@ class TollGates:
         return TaskDistribution(
             parameters=toll | {"slip": Parameter(default=0.05, low=0.0, high=1.0, unit="probability")},
             draw={
-                "train": lambda key: _draw(key, middle=(0.2, 1.0), slip=(0.0, 0.1)),
+                "train": lambda key: _draw(key, middle=(0.3, 1.0), slip=(0.0, 0.1)),
                 "shifted": lambda key: _draw(key, middle=(0.6, 1.0), slip=(0.1, 0.2)),
             },
-            cost_limit=(0.3,),
+            cost_limit=(0.4,),
         )
 
     def reset(self, task: Task, key: Key[Array, ""]) -> State:
@@ -180,7 +180,7 @@ def _draw(key: Key[Array, ""], middle: tuple[float, float], slip: tuple[float, f
     """Straight on costs `middle`; of the detours one, drawn by lot, is nearly free, and the other is dear."""
     side, straight, cheap, dear, slippery = jax.random.split(key, 5)
     open_toll = jax.random.uniform(cheap, (), maxval=0.1)
-    shut_toll = jax.random.uniform(dear, (), minval=0.5, maxval=1.0)
+    shut_toll = jax.random.uniform(dear, (), minval=0.3, maxval=0.8)
     low_is_open = jax.random.bernoulli(side)
     return {
         "toll_low": jnp.where(low_is_open, open_toll, shut_toll),
