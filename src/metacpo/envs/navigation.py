@@ -54,7 +54,7 @@ class Navigation:
                 "train": lambda key: _draw(key, goal_y=(-0.3, 0.3), radius=(0.25, 0.4)),
                 "shifted": lambda key: _draw(key, goal_y=(-0.6, 0.6), radius=(0.4, 0.5)),
             },
-            cost_limit=(5.0,),
+            cost_limit=(8.0,),
             limit_factors=(0.6, 1.4),
         )
 
@@ -87,7 +87,7 @@ def progress_reward(
 ) -> Float[Array, ""]:
     """Metres that a step came nearer to the goal, plus the bonus for ending it there."""
     was, left = (jnp.sqrt(jnp.sum((goal - place) ** 2)) for place in (before, after))
-    return was - left + GOAL_BONUS * (left <= GOAL_RADIUS)
+    return was - left + jnp.where(left <= GOAL_RADIUS, GOAL_BONUS, 0.0)
 
 
 def hazard_cost(place: Float[Array, " 2"], centres: Float[Array, "k 2"], radii: Float[Array, " k"]) -> Float[Array, ""]:
