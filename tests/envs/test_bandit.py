@@ -21,7 +21,13 @@ TASK = ENV.tasks.make({"goal_x": 0.6, "goal_y": 0.8, "edge_angle": 0.0, "edge_pl
 
 @pytest.mark.parametrize(
     ("action", "earned", "paid"),
-    [((0.6, 0.8), 1.0, 0.4), ((0.0, 0.0), 0.0, 0.0), ((0.2, 0.8), 0.84, 0.0), ((1.2, 0.0), 0.0, 1.0), ((-1, 9), -68.8, 0)],
+    [
+        ((0.6, 0.8), 1.0, 0.4),
+        ((0.0, 0.0), 0.0, 0.0),
+        ((0.2, 0.8), 0.84, 0.0),
+        ((1.2, 0.0), 0.0, 1.0),
+        ((-1, 9), -68.8, 0),
+    ],
 )
 def test_reward_and_cost_by_hand(action, earned, paid):
     after = ENV.step(TASK, ENV.reset(TASK, KEY), jnp.asarray(action, jnp.float32))

@@ -1,6 +1,7 @@
 """Navigation: the motion against a loop in NumPy, reward and cost by hand, what is seen and what is not."""
 
 import math
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +40,8 @@ def by_hand(start, actions, task):
         x, y = x + 0.05 * u, y + 0.05 * v
         now = math.hypot(value["goal_x"] - x, value["goal_y"] - y)
         inside = any(
-            math.hypot(x - value[f"hazard{i}_x"], y - value[f"hazard{i}_y"]) <= value[f"hazard{i}_radius"] for i in (1, 2)
+            math.hypot(x - value[f"hazard{i}_x"], y - value[f"hazard{i}_y"]) <= value[f"hazard{i}_radius"]
+            for i in (1, 2)
         )
         rows.append((x, y, u, v, left - now + (0.03 if now <= 0.2 else 0), float(inside)))
     return np.array(rows)
@@ -93,7 +95,7 @@ pair = st.tuples(coordinate, coordinate)
 def test_progress_telescopes(places, goal):
     """Without bonuses an episode's reward is the distance at its start less that at its end, by whatever way."""
     path, end = np.array(places, np.float32), np.array(goal, np.float32)
-    total = sum(float(progress_reward(a, b, jnp.asarray(end))) for a, b in zip(jnp.asarray(path), jnp.asarray(path)[1:]))
+    total = sum(float(progress_reward(a, b, jnp.asarray(end))) for a, b in pairwise(jnp.asarray(path)))
     near = np.linalg.norm(path[1:] - end, axis=1)
     if np.all(np.abs(near - 0.2) > 1e-5):
         expected = np.linalg.norm(path[0] - end) - near[-1] + 0.03 * np.sum(near <= 0.2)

@@ -159,7 +159,7 @@ def test_the_optimum_mixes_two_ways_where_it_must():
 
 def test_a_limit_that_no_policy_holds_is_refused():
     slippery = ENV.tasks.make({"toll_low": 1.0, "slip": 1.0})
-    with pytest.raises(ValueError, match="cost_limit: 0.01 is not held by any policy"):
+    with pytest.raises(ValueError, match=r"cost_limit: 0\.01 is not held by any policy"):
         optimal_value(slippery, 0.01)
 
 

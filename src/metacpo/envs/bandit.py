@@ -5,6 +5,8 @@
     reward            1 − ‖a − g‖², g the goal
     cost "edge"       max(0, n·a − d): how far a lies behind the edge n·a = d, with the unit normal n
     end               termination after the one step
+
+Every quantity is in metres, the reward 1 − m². Nothing moves: the place that paths show is the action.
 """
 
 import math
