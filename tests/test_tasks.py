@@ -1,5 +1,8 @@
 """Tasks: the ranges of every split, how they relate, and what `make` refuses."""
 
+import math
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -115,3 +118,20 @@ def test_limits_of_a_distribution_and_of_drawn_tasks():
     batch = with_cost_limit(TASKS.sample_batch(KEY, 3), 7.0)
     np.testing.assert_array_equal(batch.cost_limit, [[7.0]] * 3)
     assert batch.cost_limit.dtype == jnp.float32
+
+
+def test_limits_vary_where_a_family_says_so_and_nothing_else_changes():
+    varied = replace(TASKS, limit_factors=(0.5, 1.5))
+    tasks, plain = varied.sample_batch(KEY, COUNT), TASKS.sample_batch(KEY, COUNT)
+    share = np.asarray(tasks.cost_limit)[:, 0] / 25
+    assert 0.5 <= share.min() < 0.52 and 1.48 < share.max() <= 1.5
+    assert abs(share.mean() - 1) < 0.05
+    for name in plain.params:
+        np.testing.assert_array_equal(tasks.params[name], plain.params[name])
+        # Drawn with a key of its own: independent of where the parameters lie in their ranges.
+        assert abs(np.corrcoef(share, tasks.params[name])[0, 1]) < 4 / math.sqrt(COUNT)
+    assert np.any(share != np.asarray(varied.sample_batch(KEY, COUNT, "held-out").cost_limit)[:, 0] / 25)
+    both = replace(varied, cost_limit=(25.0, 50.0)).sample(KEY).cost_limit
+    np.testing.assert_allclose(both[1] / both[0], 2, rtol=1e-6)  # one draw for all limits
+    np.testing.assert_array_equal(varied.make({}).cost_limit, [25.0])
+    np.testing.assert_array_equal(plain.cost_limit, [[25.0]] * COUNT)

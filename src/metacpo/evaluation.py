@@ -154,12 +154,13 @@ def table(evaluation: Evaluation) -> Table:
     for row in evaluation.rows:
         groups.setdefault((row.split, row.step), []).append(row)
     for (split, step), rows in groups.items():
-        means = (
+        means = [
             float(np.mean([getattr(row, name) for row in rows]))
             for name in ("episode_return", "episode_cost", "discounted_cost", "cost_limit")
-        )
+        ]
+        digits = 1 if means[-1] >= 5 else 3  # families differ in scale
         within = sum(row.satisfied for row in rows)
-        shown.add_row(split, str(step), *(f"{mean:.1f}" for mean in means), f"{within}/{len(rows)}")
+        shown.add_row(split, str(step), *(f"{mean:.{digits}f}" for mean in means), f"{within}/{len(rows)}")
     return shown
 
 

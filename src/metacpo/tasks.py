@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 SPLITS = ("train", "held-out", "shifted")
+LIMIT = 0x1107  # folded into a task's key for its limit; its parameters have the key itself
 
 
 class Task(eqx.Module):
@@ -43,19 +44,29 @@ class TaskDistribution:
 
     draw maps "train" and "shifted" to a sampler of the parameters. Held-out tasks are fresh draws from the
     train ranges: the split is folded into the key, so no training run sees them.
+
+    limit_factors: the range that a drawn task's share of `cost_limit` is uniform in, one draw for all m limits.
     """
 
     parameters: Mapping[str, Parameter]
     draw: Mapping[str, Callable[[Key[Array, ""]], dict[str, Float[Array, ""]]]]
     cost_limit: tuple[float, ...]
+    limit_factors: tuple[float, float] = (1.0, 1.0)
 
     def sample(self, key: Key[Array, ""], split: str = "train") -> Task:
         """One task of `split`; vmap over keys for several. Raises TaskError for an unknown split."""
         if split not in SPLITS:
             raise TaskError(f"split: {split!r} is not one of {', '.join(SPLITS)}")
         sampler = self.draw["shifted" if split == "shifted" else "train"]
-        params = sampler(jax.random.fold_in(key, SPLITS.index(split)))
-        return Task(jnp.asarray(self.cost_limit, jnp.float32), params)
+        key = jax.random.fold_in(key, SPLITS.index(split))
+        limit = jnp.asarray(self.cost_limit, jnp.float32)
+        low, high = self.limit_factors
+        if low != high:
+            factor_key = jax.random.fold_in(key, LIMIT)
+            limit = limit * jax.random.uniform(factor_key, (), minval=low, maxval=high)
+        else:
+            limit = low * limit
+        return Task(limit, sampler(key))
 
     def sample_batch(self, key: Key[Array, ""], count: int, split: str = "train") -> Task:
         """`count` independent tasks, stacked on a leading axis."""

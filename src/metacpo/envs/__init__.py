@@ -2,10 +2,18 @@
 
 from collections.abc import Callable
 
+from metacpo.envs.bandit import Bandit
 from metacpo.envs.base import Environment, State
 from metacpo.envs.circle import PointCircle
+from metacpo.envs.navigation import Navigation
+from metacpo.envs.tabular import TollGates
 
-ENVIRONMENTS: dict[str, Callable[[], Environment]] = {"point-circle": PointCircle}
+ENVIRONMENTS: dict[str, Callable[[], Environment]] = {
+    "point-circle": PointCircle,
+    "navigation": Navigation,
+    "bandit": Bandit,
+    "tabular": TollGates,
+}
 PHYSICS = ("mujoco",)
 
 
@@ -14,7 +22,10 @@ class UnknownEnvironment(ValueError):
 
 
 def make(name: str, physics: str = "mujoco") -> Environment:
-    """The environment registered as `name`, e.g. `make("point-circle")`."""
+    """The environment registered as `name`, e.g. `make("point-circle")`.
+
+    physics: the engine of those families that move bodies; navigation, bandit and tabular are JAX alone.
+    """
     if name not in ENVIRONMENTS:
         raise UnknownEnvironment(f"env: {name!r} is not one of {', '.join(ENVIRONMENTS)}")
     if physics not in PHYSICS:

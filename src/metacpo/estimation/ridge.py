@@ -12,7 +12,8 @@ from jaxtyping import Array, Float
 from metacpo.estimation.targets import Targets
 
 RANDOM_FEATURES = 64
-STRIDE = 5  # neighbouring steps say nearly the same; every fifth is fitted
+STRIDE = 5  # neighbouring steps say nearly the same; every fifth is fitted,
+FITTED = 10  # but of a short episode at least so many, or all
 RIDGE = 1e-3  # relative to the mean square of a feature
 ITERATIONS = 50  # of conjugate gradients on the normal equations (no batched LAPACK: it can deadlock)
 
@@ -23,11 +24,12 @@ def ridge_values(
     """V(s_t) of every step and of the final observations, for each signal."""
     phi = features(z, targets.time)
     phi_final = features(z_final, targets.final_time)
-    weight = targets.weight[::STRIDE].ravel()
+    stride = min(STRIDE, max(1, z.shape[0] // FITTED))
+    weight = targets.weight[::stride].ravel()
 
     def fit(G: Float[Array, "T B"], ahead: Float[Array, "T B"], goes_on: Float[Array, " B"]):
-        X = phi[::STRIDE] - ahead[::STRIDE][..., None] * phi_final
-        w = _ridge(X.reshape(-1, X.shape[-1]), G[::STRIDE].ravel(), weight)
+        X = phi[::stride] - ahead[::stride][..., None] * phi_final
+        w = _ridge(X.reshape(-1, X.shape[-1]), G[::stride].ravel(), weight)
         return phi @ w, goes_on * (phi_final @ w)
 
     return jax.vmap(fit, in_axes=(2, 2, 1), out_axes=(2, 1))(targets.G, targets.ahead, targets.goes_on)
