@@ -3,9 +3,13 @@
 from collections.abc import Callable
 
 from metacpo.envs.base import Environment, State
-from metacpo.envs.circle import PointCircle
+from metacpo.envs.circle import Circle
+from metacpo.envs.robots import Car, Point
 
-ENVIRONMENTS: dict[str, Callable[[], Environment]] = {"point-circle": PointCircle}
+ENVIRONMENTS: dict[str, Callable[[], Environment]] = {
+    "point-circle": lambda: Circle(Point(), shifted=(2.0, 2.5)),
+    "car-circle": lambda: Circle(Car(), shifted=(1.5, 2.0)),
+}
 PHYSICS = ("mujoco",)
 
 
