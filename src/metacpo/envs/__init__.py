@@ -3,12 +3,17 @@
 from collections.abc import Callable
 
 from metacpo.envs.base import Environment, State
+from metacpo.envs.button import PointButton
 from metacpo.envs.circle import Circle
+from metacpo.envs.circle_hazard import CircleHazard
 from metacpo.envs.robots import Car, Point
 
 ENVIRONMENTS: dict[str, Callable[[], Environment]] = {
     "point-circle": lambda: Circle(Point(), shifted=(2.0, 2.5)),
     "car-circle": lambda: Circle(Car(), shifted=(1.5, 2.0)),
+    "point-circle-hazard": lambda: CircleHazard(Point()),
+    "car-circle-hazard": lambda: CircleHazard(Car()),
+    "point-button-hazard": PointButton,
 }
 PHYSICS = ("mujoco",)
 

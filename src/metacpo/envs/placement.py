@@ -2,67 +2,76 @@
 
 As Safety-Gymnasium 1.0.0 does (`utils/random_generator.py`): an object with keep-out k is uniform in
 [−(E − k), E − k]², E the half-width of the arena, and is drawn again while its distance to an earlier object of
-keep-out k' is below k + k'. After TRIES such draws all objects begin anew.
+keep-out k' is below k + k'. After too many draws all objects begin anew.
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
-TRIES = 100  # draws of one object
-LAYOUTS = 1000  # beginnings
-TRIALS = 8  # layouts that must be found for a task to be accepted
+DRAWS = 512  # of all objects together, in one beginning
+BEGINNINGS = 3000
+TRIALS = 16  # layouts that must all be found for a task to be accepted
 
 
 def place(
     key: Key[Array, ""],
     extent: Float[Array, ""],
-    keep_out: Float[np.ndarray, " n"],
+    keep_out: float,
     present: Bool[Array, " n"],
-    fixed: Float[Array, "f 2"],
+    taken: Float[Array, "f 2"],
+    taken_keep_out: float = 0.0,
 ) -> Float[Array, "n 2"]:
-    """Places (m) of n objects in ±extent; those that are not `present` are nowhere in the way, nor anywhere certain.
+    """Places (m) of n objects of one keep-out in ±extent, apart from the places `taken` and from each other.
 
-    `fixed` are places with keep-out 0 that were taken before. All places are NaN if LAYOUTS beginnings failed: the
-    world shows it in its observation, and is masked out and counted like any other that broke.
+    Objects that are not `present` are in nobody's way; where they are means nothing. All places are NaN if no
+    beginning came to an end: the observation shows it, and the world is masked out and counted as one that broke.
     """
-    taken = jnp.concatenate([jnp.zeros(fixed.shape[0]), jnp.asarray(keep_out, jnp.float32)])
-    there = jnp.concatenate([jnp.ones(fixed.shape[0], bool), present])
 
     def attempt(carry: tuple[Array, Array, Array, Array]):
         key, _, _, count = carry
         key, draw = jax.random.split(key)
-        places, found = _layout(draw, extent, taken, there, fixed)
+        places, found = _layout(draw, extent - keep_out, 2 * keep_out, present, taken, keep_out + taken_keep_out)
         return key, places, found, count + 1
 
     def again(carry: tuple[Array, Array, Array, Array]) -> Bool[Array, ""]:
-        return ~carry[2] & (carry[3] < LAYOUTS)
+        return ~carry[2] & (carry[3] < BEGINNINGS)
 
-    start = (key, jnp.zeros((len(keep_out), 2)), jnp.bool_(False), jnp.int32(0))
+    start = (key, jnp.zeros((present.shape[0], 2)), jnp.bool_(False), jnp.int32(0))
     _, places, found, _ = jax.lax.while_loop(again, attempt, start)
     return jnp.where(found, places, jnp.nan)
 
 
 def _layout(
     key: Key[Array, ""],
-    extent: Float[Array, ""],
-    keep_out: Float[Array, " f+n"],
-    present: Bool[Array, " f+n"],
-    fixed: Float[Array, "f 2"],
+    half: Float[Array, ""],
+    apart: float,
+    present: Bool[Array, " n"],
+    taken: Float[Array, "f 2"],
+    from_taken: float,
 ) -> tuple[Float[Array, "n 2"], Bool[Array, ""]]:
-    """One beginning: places, and whether every object that is present found one."""
-    first, count = fixed.shape[0], keep_out.shape[0] - fixed.shape[0]
-    unit = jax.random.uniform(key, (count, TRIES, 2), minval=-1.0, maxval=1.0)
-    places = jnp.concatenate([fixed, jnp.zeros((count, 2))])
+    """One beginning: places, and whether every object that is present found one.
 
-    def one(places: Float[Array, "all 2"], index: Array):
-        candidates = unit[index] * (extent - keep_out[first + index])
-        apart = jnp.sqrt(jnp.sum((candidates[:, None] - places) ** 2, axis=-1))  # [TRIES, f + n]
-        earlier = present & (jnp.arange(first + count) < first + index)
-        free = jnp.all((apart >= keep_out + keep_out[first + index]) | ~earlier, axis=1)
-        place = candidates[jnp.argmax(free)]
-        return places.at[first + index].set(place), jnp.any(free) | ~present[first + index]
+    The draws are one stream, and every object takes the first that is still free.
+    """
+    draws = half * jax.random.uniform(key, (DRAWS, 2), minval=-1.0, maxval=1.0)
+    free = jnp.all(_squared(draws[:, None] - taken) >= from_taken**2, axis=1)
 
-    places, found = jax.lax.scan(one, places, jnp.arange(count))
-    return places[first:], jnp.all(found)
+    def one(free: Bool[Array, " draws"], here: Bool[Array, ""]):
+        place = draws[jnp.argmax(free)]
+        found = jnp.any(free) | ~here
+        return free & ((_squared(draws - place) >= apart**2) | ~here), (place, found)
+
+    _, (places, found) = jax.lax.scan(one, free, present)
+    return places, jnp.all(found)
+
+
+def crowded(layout: Callable[[Key[Array, ""]], Float[Array, "n 2"]]) -> bool:
+    """Whether one of TRIALS layouts drawn by `layout` found no place for its objects. Runs on the host."""
+    return bool(jnp.any(jnp.isnan(jax.jit(jax.vmap(layout))(jax.random.split(jax.random.key(0), TRIALS)))))
+
+
+def _squared(offset: Float[Array, "*k 2"]) -> Float[Array, "*k"]:
+    return offset[..., 0] ** 2 + offset[..., 1] ** 2

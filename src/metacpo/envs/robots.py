@@ -11,6 +11,7 @@ from metacpo.envs.lidar import to_ego
 ASSETS = Path(__file__).parent / "assets"
 POINT = ASSETS / "point.xml"
 CAR = ASSETS / "car.xml"
+POINT_BUTTON = ASSETS / "point_button.xml"
 SUBSTEPS = 10
 
 

@@ -62,7 +62,7 @@ class MujocoC:
         self.sensor_size = self.model.nsensordata
         self.control_size = self.model.nu
         self.mocaps = self.model.nmocap
-        self._given = (CONTROL | PLACES if self.mocaps else CONTROL).value  # what a call is told, in this order
+        self._given = CONTROL.value | (PLACES.value if self.mocaps else 0)  # what a call is told, in this order
         threads = threads or os.cpu_count() or 1
         self._data = [mujoco.MjData(self.model) for _ in range(threads)]
         self._pool = Rollout(nthread=threads if threads > 1 else 0)  # 0: MuJoCo's word for "the calling thread"
