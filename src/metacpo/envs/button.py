@@ -76,8 +76,8 @@ class PointButton:
         return TaskDistribution(
             parameters={
                 "extent": Parameter(default=1.9, low=0.5, high=10.0, unit="m"),
-                "buttons": Parameter(default=4, low=1, high=BUTTONS, unit="buttons", whole=True),
-                "hazards": Parameter(default=7, low=0, high=HAZARDS, unit="hazards", whole=True),
+                "buttons": Parameter(default=4.0, low=1.0, high=float(BUTTONS), unit="buttons", whole=True),
+                "hazards": Parameter(default=7.0, low=0.0, high=float(HAZARDS), unit="hazards", whole=True),
             },
             draw={
                 "train": lambda key: _draw(key, extent=(1.75, 2.0), buttons=(3, 6), more=3),
@@ -121,7 +121,12 @@ class PointButton:
         return robots.position(self.robot, state.world.physics.sensors)
 
     def _state(
-        self, task: Task, world: ButtonWorld, reward: Float[Array, ""], cost: Float[Array, " 2"], steps: Int32[Array, ""]
+        self,
+        task: Task,
+        world: ButtonWorld,
+        reward: Float[Array, ""],
+        cost: Float[Array, " 2"],
+        steps: Int32[Array, ""],
     ) -> State:
         return State(
             world=world,
@@ -157,7 +162,7 @@ def reward_and_cost(
     """Of a step from `before` to `after` (m) that left `touched` contacts with each button; see the module's table."""
     goal = world.buttons[world.goal]
     nearer = jnp.linalg.norm(before - goal) - jnp.linalg.norm(after - goal)
-    reward = nearer + (touched[world.goal] > 0)
+    reward = nearer + (touched[world.goal] > 0).astype(jnp.float32)
     wrong = jnp.sum(jnp.where(jnp.arange(BUTTONS) == world.goal, 0.0, touched))
     buttons = jnp.where(world.timer == 0, wrong, 0.0)
     hazards = hazard_cost(after, world.hazards, _present(task.params, "hazards"), HAZARD_SIZE, HAZARD_RATE)
@@ -165,7 +170,7 @@ def reward_and_cost(
 
 
 def _present(params: dict[str, Float[Array, ""]], what: str) -> Bool[Array, " k"]:
-    return jnp.arange({"buttons": BUTTONS, "hazards": HAZARDS}[what]) < params[what]
+    return jnp.arange({"buttons": BUTTONS, "hazards": HAZARDS}[what], dtype=jnp.float32) < params[what]
 
 
 def _light(key: Key[Array, ""], params: dict[str, Float[Array, ""]]) -> Int32[Array, ""]:

@@ -62,7 +62,7 @@ class CircleHazard:
             parameters={
                 "radius": PARAMETERS["radius"],
                 "wall": Parameter(default=0.812, low=0.05, high=10.0, unit="m"),
-                "hazards": Parameter(default=5, low=0, high=MOST, unit="hazards", whole=True),
+                "hazards": Parameter(default=5.0, low=0.0, high=float(MOST), unit="hazards", whole=True),
                 "extent": Parameter(default=1.4, low=0.5, high=10.0, unit="m"),
             },
             draw={
@@ -110,7 +110,7 @@ def _inner(state: State) -> State:
 
 
 def _present(params: dict[str, Float[Array, ""]]) -> Bool[Array, " h"]:
-    return jnp.arange(MOST) < params["hazards"]
+    return jnp.arange(MOST, dtype=jnp.float32) < params["hazards"]
 
 
 def _place(params: dict[str, Float[Array, ""]], start: Float[Array, " 2"], key: Key[Array, ""]) -> Float[Array, "h 2"]:
