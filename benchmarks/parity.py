@@ -15,9 +15,9 @@ The tasks are Meta-CPO's variants, made of upstream's parts: other numbers of ob
 levels have, and costs that are not turned into indicators.
 
 A file holds one episode: `qpos` and `qvel` [T + 1] (in our coordinates: a Point's joints are turned and moved to the
-world's axes), `action`, `obs`, `reward`, `cost` (columns as our `cost_names`), the task's parameters as `task_*`, and for
-objects `hazards`, `buttons`, and `goal` and `timer` [T + 1]. `start` [7] is the place and the quaternion that upstream
-writes into the robot's body, from where a Point's joints count.
+world's axes), `action`, `obs`, `reward`, `cost` (columns as our `cost_names`), the task's parameters as `task_*`, the
+places of `hazards` and `buttons`, and `goal` and `timer` [T + 1]. `start` [7] is the place and the quaternion that
+upstream writes into the robot's body, from where a Point's joints count.
 """
 
 import argparse
@@ -45,7 +45,7 @@ class Empty(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Imports that succeed and give modules in which every name is a class without content."""
 
     class Module(types.ModuleType):
-        __path__: list[str] = []
+        __path__ = ()
 
         def __getattr__(self, name: str):
             if name.startswith("__"):

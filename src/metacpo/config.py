@@ -109,7 +109,7 @@ class Config:
     constraints: Literal["sum", "each"] = "sum"
     """One constraint on the sum of the environment's costs, or one on each."""
     cost_limit: float | tuple[float, ...] = 25.0
-    """Limit h on the cost that estimation.cost_measure names, in its units: one number for all constraints, or a list."""
+    """Limit h on the cost that estimation.cost_measure names, in its units; a list: of each constraint."""
     hidden: tuple[int, ...] = (32, 16)
     """Widths of the policy's tanh layers."""
     initial_std: float = 0.6
@@ -182,9 +182,8 @@ def _limits(cost_limit: float | tuple[float, ...], names: tuple[str, ...]) -> tu
     if not isinstance(cost_limit, tuple):
         return (cost_limit,) * len(names)
     if len(cost_limit) != len(names):
-        raise ConfigError(
-            f"cost_limit: {list(cost_limit)!r} has {len(cost_limit)} numbers, not 1 or {len(names)} ({', '.join(names)})"
-        )
+        wanted = f"one for all, or {len(names)} ({', '.join(names)})"
+        raise ConfigError(f"cost_limit: {list(cost_limit)!r} has {len(cost_limit)} numbers; wanted: {wanted}")
     return cost_limit
 
 

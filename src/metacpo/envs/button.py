@@ -1,12 +1,12 @@
-"""Button with hazards: press the button that is lit, no other one, and keep off the hazards.
+"""Button with hazards: press the goal button, no other one, and keep off the hazards.
 
 Facts and numbers: Safety-Gymnasium 1.0.0's parts with the parameter ranges of Meta-CPO's task files.
 
     observation       what the robot observes of itself, then 16-bin pseudo-lidars (range 3 m) of the buttons (zeros
                       while the timer runs), of the goal button and of the hazards
     action [2]        the robot's, in [-1, 1] (clamped by the actuators)
-    reward            metres by which the goal button came nearer, + 1 when the robot touches it. A touch lights a button
-                      drawn from all, and sets the timer to 10 steps
+    reward            metres by which the goal button came nearer, + 1 when the robot touches it. A touch makes another
+                      button the goal, drawn from all, and sets the timer to 10 steps
     cost "buttons"    contacts between the robot's and the wrong buttons' geoms, while the timer is 0
     cost "hazards"    Σ 1 · (0.2 − distance) over the hazards within 0.2 m of the robot's centre
     placement         at every reset, in ±extent, keep-outs 0.4 m (robot) and 0.2 m (buttons, hazards), heading uniform
