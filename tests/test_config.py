@@ -52,6 +52,30 @@ def test_overrides_merge_into_sections_and_leave_the_preset_alone():
     assert Config.preset(SMOKE) == before
 
 
+def test_one_constraint_on_the_sum_or_one_on_each():
+    limits = {
+        ("sum", 25.0): (25.0,),
+        ("each", 25.0): (25.0, 25.0),
+        ("each", (20.0, 5.0)): (20.0, 5.0),
+        ("sum", (30.0,)): (30.0,),
+    }
+    for (constraints, cost_limit), expected in limits.items():
+        config = Config.preset("car-circle-hazard", constraints=constraints, cost_limit=cost_limit)
+        learner = build(config)
+        assert learner.tasks.cost_limit == expected
+        assert len(learner.env.cost_names) == len(expected)
+
+
+@pytest.mark.parametrize("constraints", ["sum", "each"])
+def test_a_list_of_limits_has_one_for_each_constraint(constraints):
+    config = Config.preset("point-button-hazard", constraints=constraints, cost_limit=[1, 2, 3])
+    names = {"sum": r"one for all, or 1 \(buttons\+hazards\)", "each": r"one for all, or 2 \(buttons, hazards\)"}
+    with pytest.raises(
+        ConfigError, match=rf"cost_limit: \[1\.0, 2\.0, 3\.0\] has 3 numbers; wanted: {names[constraints]}"
+    ):
+        build(config)
+
+
 def test_an_algorithm_is_a_composition():
     steps = Config.preset(SMOKE).meta.steps
     found = {}
@@ -74,6 +98,7 @@ BAD = {
     "iterations": (0, "[1, inf)"),
     "seed": (-1, "[0, 4294967295]"),
     "cost_limit": (-0.5, "[0, inf)"),
+    "constraints": ("all", "'all' is not one of sum, each"),
     "initial_std": (0.0, "(0, inf)"),
     "hidden": ([16, 0], "0 is not in [1, inf)"),
     "checkpoint_every": ("often", "'often' is not a whole number"),

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import tomli_w
 import tyro
@@ -19,6 +20,7 @@ from metacpo.adaptation import AdaptationSettings
 from metacpo.algorithms.meta import MetaSettings
 from metacpo.algorithms.trust_region import TrustRegionSettings
 from metacpo.envs import ENVIRONMENTS, PHYSICS, make
+from metacpo.envs.costs import SummedCosts
 from metacpo.estimation import EstimationSettings
 from metacpo.learner import Learner, WarmupSettings
 from metacpo.policies import GaussianPolicy
@@ -104,8 +106,10 @@ class Config:
     """Of everything random in the training."""
     iterations: int = 300
     """Meta-iterations."""
-    cost_limit: float = 25.0
-    """Limit h on the cost that estimation.cost_measure names, in its units."""
+    constraints: Literal["sum", "each"] = "sum"
+    """One constraint on the sum of the environment's costs, or one on each."""
+    cost_limit: float | tuple[float, ...] = 25.0
+    """Limit h on the cost that estimation.cost_measure names, in its units; a list: of each constraint."""
     hidden: tuple[int, ...] = (32, 16)
     """Widths of the policy's tanh layers."""
     initial_std: float = 0.6
@@ -159,9 +163,11 @@ def build(config: Config) -> Learner:
     """What learns under these settings."""
     algorithm = ALGORITHMS[config.algorithm]
     env = make(config.env, config.physics)
+    if config.constraints == "sum" and len(env.cost_names) > 1:
+        env = SummedCosts(env)
     return Learner(
         env=env,
-        tasks=env.tasks.with_cost_limit((config.cost_limit,) * len(env.cost_names)),
+        tasks=env.tasks.with_cost_limit(_limits(config.cost_limit, env.cost_names)),
         policy=GaussianPolicy(env.observation_size, env.action_size, config.hidden, config.initial_std),
         estimation=config.estimation,
         meta=config.meta if algorithm.meta else dataclasses.replace(config.meta, steps=0),
@@ -169,6 +175,16 @@ def build(config: Config) -> Learner:
         outer=config.outer,
         constrained=algorithm.constrained,
     )
+
+
+def _limits(cost_limit: float | tuple[float, ...], names: tuple[str, ...]) -> tuple[float, ...]:
+    """The limit of each constraint."""
+    if not isinstance(cost_limit, tuple):
+        return (cost_limit,) * len(names)
+    if len(cost_limit) != len(names):
+        wanted = f"one for all, or {len(names)} ({', '.join(names)})"
+        raise ConfigError(f"cost_limit: {list(cost_limit)!r} has {len(cost_limit)} numbers; wanted: {wanted}")
+    return cost_limit
 
 
 def _fields(cls: type) -> list[tuple[str, Any]]:
@@ -185,6 +201,8 @@ def _read(kind: Any, value: Any, name: str) -> Any:
         if value not in get_args(kind):
             raise ConfigError(f"{name}: {value!r} is not one of {', '.join(get_args(kind))}")
         return value
+    if get_origin(kind) in (Union, UnionType):  # one number or a list of them
+        kind = get_args(kind)[isinstance(value, list | tuple)]
     if get_origin(kind) is tuple:
         if not isinstance(value, list | tuple):
             raise ConfigError(f"{name}: {value!r} is not a list")

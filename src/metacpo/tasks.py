@@ -30,12 +30,13 @@ class TaskError(ValueError):
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter's reference value, its allowed range (both ends included) and its unit."""
+    """A parameter's reference value, its allowed range (both ends included), its unit, and whether it counts things."""
 
     default: float
     low: float
     high: float
     unit: str
+    whole: bool = False
 
 
 @dataclass(frozen=True, eq=False)  # hashable, as a static argument of jit must be
@@ -46,12 +47,14 @@ class TaskDistribution:
     train ranges: the split is folded into the key, so no training run sees them.
 
     limit_factors: the range that a drawn task's share of `cost_limit` is uniform in, one draw for all m limits.
+    check raises TaskError for parameters that are each allowed, but not together.
     """
 
     parameters: Mapping[str, Parameter]
     draw: Mapping[str, Callable[[Key[Array, ""]], dict[str, Float[Array, ""]]]]
     cost_limit: tuple[float, ...]
     limit_factors: tuple[float, float] = (1.0, 1.0)
+    check: Callable[[dict[str, Float[Array, ""]]], None] | None = None
 
     def sample(self, key: Key[Array, ""], split: str = "train") -> Task:
         """One task of `split`; vmap over keys for several. Raises TaskError for an unknown split."""
@@ -84,7 +87,11 @@ class TaskDistribution:
             number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
             if not field.low <= number <= field.high:
                 raise TaskError(f"task.{name}: {value!r} is not in [{field.low:g}, {field.high:g}] {field.unit}")
+            if field.whole and number != round(number):
+                raise TaskError(f"task.{name}: {value!r} is not a whole number of {field.unit}")
         arrays = {name: jnp.asarray(value, jnp.float32) for name, value in values.items()}
+        if self.check is not None:
+            self.check(arrays)
         return Task(jnp.asarray(self.cost_limit, jnp.float32), arrays)
 
     def with_cost_limit(self, cost_limit: tuple[float, ...]) -> "TaskDistribution":

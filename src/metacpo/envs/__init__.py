@@ -4,12 +4,19 @@ from collections.abc import Callable
 
 from metacpo.envs.bandit import Bandit
 from metacpo.envs.base import Environment, State
-from metacpo.envs.circle import PointCircle
+from metacpo.envs.button import PointButton
+from metacpo.envs.circle import Circle
+from metacpo.envs.circle_hazard import CircleHazard
 from metacpo.envs.navigation import Navigation
+from metacpo.envs.robots import Car, Point
 from metacpo.envs.tabular import TollGates
 
 ENVIRONMENTS: dict[str, Callable[[], Environment]] = {
-    "point-circle": PointCircle,
+    "point-circle": lambda: Circle(Point(), shifted=(2.0, 2.5)),
+    "car-circle": lambda: Circle(Car(), shifted=(1.5, 2.0)),
+    "point-circle-hazard": lambda: CircleHazard(Point()),
+    "car-circle-hazard": lambda: CircleHazard(Car()),
+    "point-button-hazard": PointButton,
     "navigation": Navigation,
     "bandit": Bandit,
     "tabular": TollGates,

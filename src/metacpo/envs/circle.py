@@ -1,61 +1,71 @@
-"""Point-Circle: run counter-clockwise along a circle that two invisible walls cut.
+"""Circle: run counter-clockwise along a circle that two invisible walls cut, as a Point or as a Car.
 
 Facts and numbers: Safety-Gymnasium 1.0.0's Circle task with the parameter ranges of Meta-CPO's task files.
 
-    observation [28]  accelerometer 3 (m/s²), velocimeter 3 (m/s), gyro 3 (rad/s), magnetometer 3 (flux in the
-                      robot's frame), 16-bin pseudo-lidar of the circle's centre (range 6 m)
-    action [2]        forward force and turning speed, in [-1, 1] (clamped by the actuators)
+    observation       what the robot observes of itself (robots.py; Point 12, Car 24 numbers),
+                      16-bin pseudo-lidar of the circle's centre (range 6 m)
+    action [2]        the robot's, in [-1, 1] (clamped by the actuators)
     reward            0.1 · ((−u·y + v·x)/r) / (1 + |r − R|), position (x, y), velocity (u, v), r = |(x, y)|
     cost "walls"      1 for each step with |x| > d
-    end               truncation after 500 steps of 0.02 s; never terminated
+    end               truncation after 500 steps of 0.02 s (Point) or 0.04 s (Car); never terminated
 """
 
 import math
 from functools import cached_property
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from metacpo.envs import robots
 from metacpo.envs.base import State
-from metacpo.envs.lidar import pseudo_lidar, to_ego
+from metacpo.envs.costs import wall_cost
+from metacpo.envs.lidar import pseudo_lidar
 from metacpo.envs.physics import MujocoC, PhysicsState
+from metacpo.envs.robots import POINT as POINT
+from metacpo.envs.robots import SUBSTEPS, Robot
 from metacpo.tasks import Parameter, Task, TaskDistribution
 
-POINT = Path(__file__).parent / "assets" / "point.xml"
-SUBSTEPS = 10
 EPISODE_LENGTH = 500
 START_EXTENT = 0.2  # m: starts are uniform in [-0.2, 0.2]²
 LIDAR_RANGE = 6.0  # m
-AGENT_SENSORS = 12  # observed sensor numbers; position 3, velocity 3 and heading 3 follow them in the MJCF
+PARAMETERS = {
+    "radius": Parameter(default=1.25, low=0.1, high=5.0, unit="m"),
+    "wall": Parameter(default=0.938, low=0.05, high=10.0, unit="m"),
+}
+Range = tuple[float, float]
 
 
-class PointCircle:
-    """The family of Point-Circle tasks; params: radius R (m) and wall d (m). See the module's table."""
+class Circle:
+    """The family of Circle tasks; params: radius R (m) and wall d (m). See the module's table.
 
-    observation_size = AGENT_SENSORS + 16
+    shifted: the range of R in the shifted split; the robots differ in it.
+    """
+
     action_size = 2
     episode_length = EPISODE_LENGTH
     cost_names = ("walls",)
 
-    def __init__(self, threads: int | None = None):
+    def __init__(self, robot: Robot, shifted: Range, threads: int | None = None):
+        self.robot = robot
+        self.shifted = shifted
         self.threads = threads
+
+    @property
+    def observation_size(self) -> int:
+        return self.robot.observation_size + 16
 
     @cached_property
     def physics(self) -> MujocoC:
-        return MujocoC(POINT, SUBSTEPS, self.threads)
+        return MujocoC(self.robot.mjcf, SUBSTEPS, self.threads)
 
     @property
     def tasks(self) -> TaskDistribution:
         return TaskDistribution(
-            parameters={
-                "radius": Parameter(default=1.25, low=0.1, high=5.0, unit="m"),
-                "wall": Parameter(default=0.938, low=0.05, high=10.0, unit="m"),
-            },
+            parameters=PARAMETERS,
             draw={
-                "train": lambda key: _draw(key, radius=(1.0, 1.5), ratio=(0.55, 0.75)),
-                "shifted": lambda key: _draw(key, radius=(2.0, 2.5), ratio=(0.55, 0.65)),
+                "train": lambda key: draw_circle(key, radius=(1.0, 1.5), ratio=(0.55, 0.75)),
+                "shifted": lambda key: draw_circle(key, radius=self.shifted, ratio=(0.55, 0.65)),
             },
             cost_limit=(25.0,),
         )
@@ -65,22 +75,21 @@ class PointCircle:
         place, turn = jax.random.split(key)
         xy = jax.random.uniform(place, (2,), minval=-START_EXTENT, maxval=START_EXTENT)
         heading = jax.random.uniform(turn, (1,), maxval=2 * math.pi)
-        qpos = jnp.concatenate([xy, heading])
-        return self._state(task, self.physics.reset(qpos, jnp.zeros(3)), jnp.int32(0), moved=False)
+        physics = self.physics.reset(self.robot.start(xy, heading), jnp.zeros(self.robot.velocities))
+        return self._state(task, physics, jnp.int32(0), moved=False)
 
     def step(self, task: Task, state: State, action: Float[Array, " 2"]) -> State:
-        """One step of 0.02 s."""
+        """One step of ten MuJoCo steps."""
         return self._state(task, self.physics.step(state.world, action), state.steps + 1, moved=True)
 
     def position(self, state: State) -> Float[Array, "*batch 2"]:
-        return state.world.sensors[..., AGENT_SENSORS : AGENT_SENSORS + 2]
+        return robots.position(self.robot, state.world.sensors)
 
     def _state(self, task: Task, physics: PhysicsState, steps: Array, moved: bool) -> State:
-        sensors = physics.sensors
-        agent, place = sensors[:AGENT_SENSORS], sensors[AGENT_SENSORS:]
-        position, velocity, heading = place[0:2], place[3:5], place[6:8]
-        centre = to_ego(-position[None], heading)
-        obs = jnp.concatenate([agent, pseudo_lidar(centre, LIDAR_RANGE)])
+        robot, sensors = self.robot, physics.sensors
+        position, velocity = robots.position(robot, sensors), robots.velocity(robot, sensors)
+        centre = robot.ego(sensors, -position[None])
+        obs = jnp.concatenate([robot.observe(sensors), pseudo_lidar(centre, LIDAR_RANGE)])
         return State(
             world=physics,
             obs=obs,
@@ -102,12 +111,7 @@ def circle_reward(
     return 0.1 * tangential / (1.0 + jnp.abs(r - radius))
 
 
-def wall_cost(position: Float[Array, " 2"], wall: Float[Array, ""]) -> Float[Array, ""]:
-    """1 outside the walls at x = ±d, else 0."""
-    return (jnp.abs(position[0]) > wall).astype(jnp.float32)
-
-
-def _draw(key: Key[Array, ""], radius: tuple[float, float], ratio: tuple[float, float]) -> dict[str, Float[Array, ""]]:
+def draw_circle(key: Key[Array, ""], radius: Range, ratio: Range) -> dict[str, Float[Array, ""]]:
     """R uniform in `radius`, d = u·R with u uniform in `ratio`, rounded to the millimetre as upstream does."""
     first, second = jax.random.split(key)
     R = jax.random.uniform(first, (), minval=radius[0], maxval=radius[1])

@@ -1,7 +1,7 @@
 """Safety-Gymnasium's pseudo-lidar: where the objects are, as `bins` distances round the robot."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 
 def to_ego(offset: Float[Array, "*k 2"], heading: Float[Array, " 2"]) -> Float[Array, "*k 2"]:
@@ -11,8 +11,10 @@ def to_ego(offset: Float[Array, "*k 2"], heading: Float[Array, " 2"]) -> Float[A
     return jnp.stack([x * cos + y * sin, y * cos - x * sin], axis=-1)
 
 
-def pseudo_lidar(ego: Float[Array, "k 2"], max_distance: float, bins: int = 16) -> Float[Array, " {bins}"]:
-    """Closeness in [0, 1] of the nearest of k objects in each of `bins` sectors, with aliasing.
+def pseudo_lidar(
+    ego: Float[Array, "k 2"], max_distance: float, bins: int = 16, present: Bool[Array, " k"] | None = None
+) -> Float[Array, " {bins}"]:
+    """Closeness in [0, 1] of the nearest of k objects (those `present`) in each of `bins` sectors, with aliasing.
 
     For an object at distance ρ and angle θ ∈ [0, 2π): closeness v = max(0, max_distance − ρ)/max_distance in
     bin ⌊θ/(2π/bins)⌋; with a the fraction of that bin passed, the next bin gets a·v and the previous one
@@ -20,6 +22,8 @@ def pseudo_lidar(ego: Float[Array, "k 2"], max_distance: float, bins: int = 16) 
     """
     distance = jnp.sqrt(jnp.sum(ego**2, axis=-1))
     value = jnp.maximum(0.0, max_distance - distance) / max_distance
+    if present is not None:
+        value = jnp.where(present, value, 0.0)
     position = jnp.mod(jnp.arctan2(ego[:, 1], ego[:, 0]), 2 * jnp.pi) * (bins / (2 * jnp.pi))
     index = jnp.floor(position)
     alias = position - index

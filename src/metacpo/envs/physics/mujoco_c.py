@@ -25,6 +25,7 @@ from mujoco.rollout import Rollout
 
 FULL_PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS
 CONTROL = mujoco.mjtState.mjSTATE_CTRL
+PLACES = mujoco.mjtState.mjSTATE_MOCAP_POS
 NO_WARMSTART = mujoco.mjtDisableBit.mjDSBL_WARMSTART.value
 NO_SENSORS = mujoco.mjtDisableBit.mjDSBL_SENSOR.value
 NO_CONTACTS = mujoco.mjtDisableBit.mjDSBL_CONTACT.value
@@ -47,6 +48,9 @@ class MujocoC:
     `mj_step` evaluates sensors *before* it integrates: the sensors returned belong to the state returned.
     That pass is the only one that evaluates sensors; they do not act on the motion. Nor does MuJoCo's search for
     constraints in a model that can have none (the Point: nothing to touch, no limits): a sixth of the time.
+
+    Objects that do not move but stand elsewhere in every world are MuJoCo's mocap bodies: their `places` [mocaps, 3]
+    (m) go into every call beside the control, and are no part of the state. A model without any takes none.
     """
 
     def __init__(self, mjcf: Path, substeps: int, threads: int | None = None):
@@ -57,6 +61,8 @@ class MujocoC:
         self.state_size = mujoco.mj_stateSize(self.model, FULL_PHYSICS.value)
         self.sensor_size = self.model.nsensordata
         self.control_size = self.model.nu
+        self.mocaps = self.model.nmocap
+        self._given = CONTROL.value | (PLACES.value if self.mocaps else 0)  # what a call is told, in this order
         threads = threads or os.cpu_count() or 1
         self._data = [mujoco.MjData(self.model) for _ in range(threads)]
         self._pool = Rollout(nthread=threads if threads > 1 else 0)  # 0: MuJoCo's word for "the calling thread"
@@ -67,13 +73,25 @@ class MujocoC:
         """Simulated time of one environment step, in seconds."""
         return self.substeps * self.model.opt.timestep
 
-    def reset(self, qpos: Float[Array, " nq"], qvel: Float[Array, " nv"]) -> PhysicsState:
+    def reset(
+        self, qpos: Float[Array, " nq"], qvel: Float[Array, " nv"], places: Float[Array, "mocaps 3"] | None = None
+    ) -> PhysicsState:
         """A world at time 0 with positions `qpos` and velocities `qvel`, its sensors evaluated."""
-        return self._call(self._host_reset, qpos, qvel)
+        held = self._held(jnp.zeros(self.control_size, qpos.dtype), places)
+        return self._call(self._host_reset, qpos, qvel, held)
 
-    def step(self, state: PhysicsState, control: Float[Array, " nu"]) -> PhysicsState:
+    def step(
+        self, state: PhysicsState, control: Float[Array, " nu"], places: Float[Array, "mocaps 3"] | None = None
+    ) -> PhysicsState:
         """Advance one environment step under `control` (MuJoCo clamps it to the actuators' range)."""
-        return self._call(self._host_step, state.bits, control)
+        return self._call(self._host_step, state.bits, self._held(control, places))
+
+    def _held(self, control: Float[Array, " nu"], places: Float[Array, "mocaps 3"] | None) -> Float[Array, " held"]:
+        """What stays the same during a call, as one vector."""
+        if (0 if places is None else places.shape[0]) != self.mocaps:
+            given = "none" if places is None else f"{places.shape[0]}"
+            raise ValueError(f"places: {given} given, the model has {self.mocaps} mocap bodies")
+        return control if places is None else jnp.concatenate([control, places.ravel()])
 
     def _call(self, host: Callable[..., HostState], *inputs: Array) -> PhysicsState:
         bits = jax.ShapeDtypeStruct((2 * self.state_size,), jnp.uint32)
@@ -85,7 +103,7 @@ class MujocoC:
             return PhysicsState(*call(*inputs))
         return PhysicsState(*jax.pure_callback(host, (bits, sensors), *inputs, vmap_method="broadcast_all"))
 
-    def _host_reset(self, qpos, qvel) -> HostState:
+    def _host_reset(self, qpos, qvel, held) -> HostState:
         qpos, qvel = np.asarray(qpos, np.float64), np.asarray(qvel, np.float64)
         batch = qpos.shape[:-1]
         data = mujoco.MjData(self.model)
@@ -93,22 +111,23 @@ class MujocoC:
         starts = zip(qpos.reshape(-1, self.model.nq), qvel.reshape(-1, self.model.nv), state, strict=True)
         for data.qpos, data.qvel, world in starts:
             mujoco.mj_getState(self.model, data, world, FULL_PHYSICS.value)
-        return self._sense(state, np.zeros((len(state), self.control_size)), batch)
+        held = np.asarray(held, np.float64)
+        return self._sense(state, held.reshape(len(state), held.shape[-1]), batch)
 
-    def _host_step(self, bits, control) -> HostState:
-        bits, control = np.asarray(bits), np.asarray(control, np.float64)
+    def _host_step(self, bits, held) -> HostState:
+        bits, held = np.asarray(bits), np.asarray(held, np.float64)
         state = bits.view(np.float64).reshape(-1, self.state_size)
-        held = control.reshape(-1, self.control_size)
+        held = held.reshape(len(state), held.shape[-1])
         after = self._advance(self._moving, state, held, self.substeps)[0][:, -1]
         return self._sense(np.ascontiguousarray(after), held, bits.shape[:-1])
 
-    def _sense(self, state: np.ndarray, control: np.ndarray, batch: tuple[int, ...]) -> HostState:
+    def _sense(self, state: np.ndarray, held: np.ndarray, batch: tuple[int, ...]) -> HostState:
         """The state [N, s] as bits [*batch, 2 s] with its sensors [*batch, y]."""
-        sensors = self._advance(self.model, state, control, 1)[1][:, 0].astype(np.float32)
+        sensors = self._advance(self.model, state, held, 1)[1][:, 0].astype(np.float32)
         return state.view(np.uint32).reshape(*batch, -1), sensors.reshape(*batch, -1)
 
     def _advance(
-        self, model: mujoco.MjModel, state: np.ndarray, control: np.ndarray, steps: int
+        self, model: mujoco.MjModel, state: np.ndarray, held: np.ndarray, steps: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """`steps` MuJoCo steps of all worlds: states [N, steps, s] after, sensors [N, steps, y] before each."""
         worlds = len(state)
@@ -119,8 +138,8 @@ class MujocoC:
                 [model] * worlds,
                 self._data,
                 state,
-                np.repeat(control[:, None, :], steps, axis=1),
-                control_spec=CONTROL.value,
+                np.repeat(held[:, None, :], steps, axis=1),
+                control_spec=self._given,
                 skip_checks=True,
                 nstep=steps,
                 state=states,

@@ -1,0 +1,186 @@
+"""Safety-Gymnasium 1.0.0's own numbers: episodes recorded by `benchmarks/parity.py`, with its MuJoCo the same as ours.
+
+Given the recorded states, actions and layouts, our observation, reward and costs are upstream's at every step; given
+the controls alone, so are the states. Sensors leave the engine as float32, so that a value v carries an error of
+6e-8·|v|: the tolerance is 1e-6 for |v| ≤ 1, relative above. A lidar adds the float32 error of an angle, in bins of 1/16
+turn: 3e-6. The Car's acceleration is what MuJoCo's solver makes of its contacts, to its tolerance: upstream's starts
+warm, from the step before, ours cold (no call may depend on the one before); in 1 of 500 steps they differ, by 1e-4.
+"""
+
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+import pytest
+
+from metacpo.envs import make
+from metacpo.envs.button import ButtonWorld, PointButton, _spheres, reward_and_cost
+from metacpo.envs.circle_hazard import CircleHazard
+from metacpo.envs.physics import PhysicsState
+
+REFERENCE = Path(__file__).parent / "reference"
+NAMES = ("point-circle", "car-circle-hazard", "point-button-hazard")
+LIDAR = 3e-6
+SOLVER = 1e-4
+
+
+class Episode:
+    """A recorded episode, and our environment and task of it."""
+
+    def __init__(self, name: str):
+        self.env = make(name)
+        self.name = name
+        with np.load(REFERENCE / f"{name}.npz") as file:
+            self.data = {key: file[key] for key in file.files}
+        params = {key.removeprefix("task_"): value.item() for key, value in self.data.items() if key[:5] == "task_"}
+        self.task = self.env.tasks.make(params)
+        self.steps = len(self.data["action"])
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        return self.data[key]
+
+    def objects(self, kind: str, most: int) -> np.ndarray:
+        """Places of objects, padded to `most`."""
+        places = self.data[kind]
+        return np.pad(places, ((0, most - len(places)), (0, 0)), constant_values=7.0).astype(np.float32)
+
+    @property
+    def held(self) -> np.ndarray:
+        """[T + 1, nu (+ 3 mocaps)] of the steps that led to each state; zeros before the first."""
+        control = np.concatenate([np.zeros((1, 2)), self["action"].astype(np.float64)])
+        if "buttons" not in self.env.cost_names:
+            return control
+        # Not rounded to float32 as a layout of ours: a contact turns 1e-8 m into 1e-5 m/s².
+        spheres = np.asarray(_spheres(self.task.params, jnp.asarray(self.objects("buttons", 10))), np.float64)
+        spheres[: len(self["buttons"]), :2] = self["buttons"]
+        return np.concatenate([control, np.tile(spheres.ravel(), (len(control), 1))], axis=1)
+
+    @property
+    def states(self) -> np.ndarray:
+        """[T + 1, s], MuJoCo's full physics."""
+        rows = np.zeros((self.steps + 1, self.env.physics.state_size))
+        rows[:, 1 : 1 + self["qpos"].shape[1]] = self["qpos"]
+        rows[:, 1 + self["qpos"].shape[1] : 1 + self["qpos"].shape[1] + self["qvel"].shape[1]] = self["qvel"]
+        if self["qpos"].shape[1] > 3:
+            rows[0, 1:8] = self["start"]  # to the last bit: the Car just touches the floor, or just does not
+        return rows
+
+    @property
+    def physics(self) -> PhysicsState:
+        """[T + 1] worlds with their sensors."""
+        bits, sensors = self.env.physics._sense(self.states, self.held, (self.steps + 1,))
+        return PhysicsState(jnp.asarray(bits), jnp.asarray(sensors))
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def episode(request) -> Episode:
+    return Episode(request.param)
+
+
+def ours(episode: Episode):
+    """(obs [T + 1], reward [T], cost [T, m]) of our environment in the recorded worlds."""
+    env, task, physics = episode.env, episode.task, episode.physics
+    if isinstance(env, PointButton):
+        return _button(episode, env)
+    circle = env.circle if isinstance(env, CircleHazard) else env
+    state = jax.vmap(lambda p: circle._state(task, p, jnp.int32(1), moved=True))(physics)
+    if isinstance(env, CircleHazard):
+        hazards = jnp.asarray(episode.objects("hazards", 12))
+        state = jax.vmap(lambda s: env._state(task, s, hazards))(state)
+    return state.obs, state.reward[1:], state.cost[1:]
+
+
+def _button(episode: Episode, env: PointButton):
+    def world(physics: PhysicsState, goal, timer) -> ButtonWorld:
+        places = (jnp.asarray(episode.objects(*kind)) for kind in (("buttons", 10), ("hazards", 16)))
+        return ButtonWorld(physics, *places, goal.astype(jnp.int32), timer.astype(jnp.int32), jax.random.key(0))
+
+    goal, timer = jnp.asarray(episode["goal"]), jnp.asarray(episode["timer"])
+    obs = jax.vmap(lambda p, g, t: env.observe(episode.task, world(p, g, t)))(episode.physics, goal, timer)
+
+    def outcome(before: PhysicsState, after: PhysicsState, goal, timer):
+        place, touched = (lambda p: p.sensors[12:14]), after.sensors[-10:]
+        return reward_and_cost(episode.task, world(before, goal, timer), place(before), place(after), touched)
+
+    physics = episode.physics
+    before, after = (PhysicsState(p[0], p[1]) for p in zip(_pairs(physics.bits), _pairs(physics.sensors), strict=True))
+    return obs, *jax.vmap(outcome)(before, after, goal[:-1], timer[:-1])
+
+
+def _pairs(rows):
+    return rows[:-1], rows[1:]
+
+
+def test_observation_reward_and_costs_are_upstreams(episode):
+    obs, reward, cost = ours(episode)
+    own = episode.env.observation_size - 16 * {"point-circle": 1, "car-circle-hazard": 2}.get(episode.name, 3)
+    assert obs.shape == episode["obs"].shape == (501, episode.env.observation_size)
+    acceleration = np.isclose(obs[:, :3], episode["obs"][:, :3], rtol=1e-6, atol=1e-6).all(axis=1)
+    assert acceleration.all() or (episode.name == "car-circle-hazard" and acceleration.mean() > 0.99)
+    np.testing.assert_allclose(obs[:, :3], episode["obs"][:, :3], rtol=SOLVER, atol=SOLVER)
+    np.testing.assert_allclose(obs[:, 3:own], episode["obs"][:, 3:own], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(obs[:, own:], episode["obs"][:, own:], rtol=0, atol=LIDAR)
+    np.testing.assert_allclose(reward, episode["reward"], rtol=0, atol=1e-6)
+    for j, name in enumerate(episode.env.cost_names):
+        np.testing.assert_allclose(cost[:, j], episode["cost"][:, j], rtol=0, atol=1e-6, err_msg=name)
+        assert np.count_nonzero(episode["cost"][:, j]) > 5, name  # the episode says something of it
+
+
+def test_the_same_controls_give_the_same_trajectory(episode):
+    """Bare MuJoCo on our model with MuJoCo's default of warm starts, as upstream's is."""
+    if str(episode["mujoco"]) != mujoco.__version__:
+        pytest.skip(f"recorded with MuJoCo {episode['mujoco']}, not {mujoco.__version__}")
+    model = mujoco.MjModel.from_xml_path(str(mjcf(episode)))
+    start, point = episode["start"], model.nq == 3
+    if point:  # its speed control switches between two limits: rounding grows tenfold a step, so count as upstream does
+        model.body("agent").pos, model.body("agent").quat = start[:3], start[3:]
+    data = mujoco.MjData(model)
+    if not point:
+        data.qpos[:7] = start
+    if model.nmocap:
+        data.mocap_pos[: len(episode["buttons"]), :2] = episode["buttons"]
+        data.mocap_pos[: len(episode["buttons"]), 2] = 0.1
+    mujoco.mj_forward(model, data)
+    qpos = np.empty_like(episode["qpos"][1:])
+    for t, action in enumerate(episode["action"]):
+        data.ctrl = np.clip(action, -1, 1)
+        mujoco.mj_step(model, data, 10)
+        mujoco.mj_forward(model, data)
+        qpos[t] = data.qpos
+    if point:
+        turn = 2 * np.arctan2(start[6], start[3])
+        c, s = np.cos(turn), np.sin(turn)
+        qpos[:, :2] = start[:2] + qpos[:, :2] @ np.array([[c, s], [-s, c]])
+        qpos[:, 2] += turn
+    np.testing.assert_allclose(qpos, episode["qpos"][1:], rtol=0, atol=1e-9)
+
+
+def mjcf(episode: Episode) -> Path:
+    """The file of our model."""
+    from metacpo.envs import robots
+
+    return {"point-circle": robots.POINT, "car-circle-hazard": robots.CAR}.get(episode.name, robots.POINT_BUTTON)
+
+
+def test_the_timer_and_the_goal_follow_upstreams_rules():
+    """Stepping our environment from each recorded world gives the recorded timer, and a new goal when it was hit."""
+    episode = Episode("point-button-hazard")
+    env = episode.env
+    state = env.reset(episode.task, jax.random.key(0))
+    buttons, hazards = (jnp.asarray(episode.objects(*kind)) for kind in (("buttons", 10), ("hazards", 16)))
+
+    def after(physics: PhysicsState, goal, timer, action):
+        world = ButtonWorld(physics, buttons, hazards, goal, timer, jax.random.key(1))
+        return env.step(episode.task, eqx.tree_at(lambda s: s.world, state, world), action)
+
+    physics = jax.tree.map(lambda x: x[:-1], episode.physics)
+    goal, timer = (jnp.asarray(episode[name][:-1], jnp.int32) for name in ("goal", "timer"))
+    stepped = jax.jit(jax.vmap(after))(physics, goal, timer, jnp.asarray(episode["action"]))
+    np.testing.assert_array_equal(stepped.world.timer, episode["timer"][1:])
+    np.testing.assert_allclose(stepped.reward, episode["reward"], rtol=0, atol=1e-6)
+    kept = episode["timer"][1:] != 10
+    np.testing.assert_array_equal(stepped.world.goal[kept], episode["goal"][1:][kept])
+    assert np.all(np.asarray(stepped.world.goal) < 5)
