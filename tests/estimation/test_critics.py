@@ -107,3 +107,16 @@ def test_an_early_end_of_a_long_episode_stays_finite(critic):
     v, v_final = values(critic, np.ones((T, B)) * valid, 1e-3, valid=valid)
     assert np.isfinite(v).all()
     assert np.isfinite(v_final).all()
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+@both_critics
+def test_every_step_of_a_short_episode_is_fitted(critic, steps):
+    """Each step has its own observation and its own reward; none may be left to what its neighbours say."""
+    obs = np.broadcast_to(np.eye(5, 4)[: steps + 1, None], (steps + 1, B, 4))
+    reward = np.broadcast_to(np.array([1.0, -3.0, 5.0, -2.0])[:steps, None], (steps, B))
+    data = trajectory(obs[:-1], reward, np.zeros((steps, B)), final_obs=obs[-1])
+    v, v_final = fit(data, jnp.float32(1.0), critic)
+    to_go = np.cumsum(reward[::-1], axis=0)[::-1]
+    assert error(np.asarray(v), to_go) < 0.1
+    np.testing.assert_array_equal(v_final, 0)  # γ = 1 counts until the end
