@@ -101,7 +101,15 @@ class Judge:
         @jax.jit
         def one(data: Trajectory, fresh: Trajectory) -> tuple[jax.Array, jax.Array]:
             unseen = dataclasses.replace(fresh, valid=jnp.zeros_like(fresh.valid))
-            both = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=-1 if a.ndim < 2 else 1), data, unseen)
+            ends = ("terminated", "final_obs", "nonfinite")  # of whole episodes; the others have the time first
+            both = Trajectory(
+                **{
+                    f.name: jnp.concatenate(
+                        [getattr(data, f.name), getattr(unseen, f.name)], 0 if f.name in ends else 1
+                    )
+                    for f in dataclasses.fields(Trajectory)
+                }
+            )
             values = both.reward if signal == 0 else jnp.sum(both.cost, axis=-1)
             z, z_final = self.normaliser(both.obs), self.normaliser(both.final_obs)
             v, _ = fit_values(both, z, z_final, values[..., None], jnp.array([gamma]), (critic,))
