@@ -18,8 +18,9 @@ venv: .venv/ready
 train: venv  ## meta-train Point-Circle, adapt it to unseen tasks, print the table, write the report
 	$(RUN)/metacpo train $(PRESET) --seed $(SEED)
 
+# Two workers: most of a test's time is compilation, which one core does. Whole files, for their fixtures' sake.
 test: venv lint  ## lint, types and the fast tests
-	$(RUN)/python -m pytest
+	$(RUN)/python -m pytest --numprocesses 2 --dist loadfile --durations 15
 
 test-slow: venv  ## learning runs and long checks
 	$(RUN)/python -m pytest -m slow
