@@ -130,7 +130,10 @@ def test_vmap_equals_loop(x64):
     batched = solve_batch(*batch)
     for i in range(4):
         single = solve(problem(*(a[i] for a in batch)), cg=EXACT)
-        for one, many in zip(jax.tree.leaves(single), jax.tree.leaves(batched), strict=True):
+        # At a tolerance of rounding the last iteration may or may not be needed.
+        np.testing.assert_allclose(single.stats.iterations, batched.stats.iterations[i], rtol=0, atol=1)
+        known, both = (eqx.tree_at(lambda s: s.stats.iterations, s, ()) for s in (single, batched))
+        for one, many in zip(jax.tree.leaves(known), jax.tree.leaves(both), strict=True):
             np.testing.assert_allclose(one, many[i], rtol=1e-9, atol=1e-12)
 
 
