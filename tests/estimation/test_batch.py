@@ -67,7 +67,7 @@ def test_reward_and_cost_have_the_critic_named_for_them():
         ("critic", "reward_advantage", "cost_advantage"),
     ):
         other = advantages(dataclasses.replace(EPISODE, **{name: "network"}))
-        np.testing.assert_allclose(getattr(other, kept), getattr(both, kept), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(getattr(other, kept), getattr(both, kept), rtol=1e-4, atol=1e-5)
         assert np.abs(getattr(other, changed) - getattr(both, changed)).max() > 1e-2
 
 

@@ -126,14 +126,13 @@ def test_scaling_objective_or_constraint_changes_multipliers_only(x64, dtype):
 
 
 def test_vmap_equals_loop(x64):
+    # Not to the tolerance of rounding, where it is chance whether one more iteration is needed.
+    cg = CGSettings(rtol=1e-10, max_steps=60)
     batch = random_batch()
-    batched = solve_batch(*batch)
+    batched = solve_batch(*batch, cg=cg)
     for i in range(4):
-        single = solve(problem(*(a[i] for a in batch)), cg=EXACT)
-        # At a tolerance of rounding the last iteration may or may not be needed.
-        np.testing.assert_allclose(single.stats.iterations, batched.stats.iterations[i], rtol=0, atol=1)
-        known, both = (eqx.tree_at(lambda s: s.stats.iterations, s, ()) for s in (single, batched))
-        for one, many in zip(jax.tree.leaves(known), jax.tree.leaves(both), strict=True):
+        single = solve(problem(*(a[i] for a in batch)), cg=cg)
+        for one, many in zip(jax.tree.leaves(single), jax.tree.leaves(batched), strict=True):
             np.testing.assert_allclose(one, many[i], rtol=1e-9, atol=1e-12)
 
 
