@@ -70,9 +70,12 @@ def batch_in_case(phi, key, case, settings: TrustRegionSettings) -> Batch:
     """Data of π_φ under which its constrained step is in `case`, well inside it.
 
     With r < 0 (the sign of the cost advantages is free) lowering the loss raises the cost: the slack step ends
-    at c + √(2δ/q)|r|, and no step changes the cost by more than √(2δs).
+    at c + √(2δ/q)|r|, and no step changes the cost by more than √(2δs). What is good costs, or r could be next to 0,
+    where no c lets the constraint bind well inside the region.
     """
     batch = random_batch(phi, key)
+    costly = batch.cost_advantage + 0.1 * batch.reward_advantage[:, None]
+    batch = eqx.tree_at(lambda b: b.cost_advantage, batch, costly)
     q, r, s = quantities(phi, batch, settings)
     reach, rise = jnp.sqrt(2 * settings.max_kl * s), jnp.sqrt(2 * settings.max_kl / q) * jnp.abs(r)
     c = jnp.select(

@@ -154,16 +154,14 @@ def step():
 
 @pytest.mark.parametrize("case", [Case.INFEASIBLE, Case.RECOVERING, Case.BINDING, Case.SLACK])
 def test_an_update_does_what_it_reports(x64, step, case):
-    longest = 0.0
     for seed in range(5):
         moved, x, stats, before, after, divergence = step(initial(), jnp.asarray(int(case)), jax.random.key(seed))
-        longest = max(longest, float(divergence))
         assert float(stats.case) == case
         assert float(stats.accepted) == 1
         np.testing.assert_allclose(moved, stats.alpha * x, atol=1e-14)
         exponent = np.log(float(stats.alpha)) / np.log(EXACT["kl"].backtrack_ratio)
         assert exponent == pytest.approx(round(exponent), abs=1e-9)
-        assert 1e-6 < float(divergence) <= DELTA  # a step along a curved constraint may have to be short
+        assert 1e-4 < float(divergence) <= DELTA
         assert float(stats.kl) == pytest.approx(float(divergence))
         assert float(stats.promised_loss) == pytest.approx(float(after[0] - before[0]))
         np.testing.assert_allclose(stats.promised_cost, after[1] - before[1])
@@ -171,7 +169,6 @@ def test_an_update_does_what_it_reports(x64, step, case):
             assert after[0] < before[0] and after[1] <= 0
         else:
             assert 0 < before[1] and after[1] < before[1]
-    assert longest > 1e-4
 
 
 @pytest.mark.parametrize(
