@@ -1,14 +1,15 @@
 """Env steps/s of our environments, of bare MuJoCo and of Safety-Gymnasium, on all cores, in one run.
 
-    python benchmarks/envs.py [--worlds 60] [--rounds 5] [--steps 250] [--out benchmarks/envs.csv]
+    python benchmarks/envs.py [--worlds 128] [--rounds 5] [--out benchmarks/envs.csv]
                               [--reference-python REF/bin/python --reference-source REF/src]
 
-- ours: the compiled rollout with a random policy (a fresh MLP) in the loop, `worlds` worlds at once;
+- ours: the compiled rollout with a random policy (a fresh MLP) in the loop, `worlds` worlds at once, resets included;
 - bare: `mujoco.rollout` on the same model with one call per environment step, and no environment at all;
 - Safety-Gymnasium 1.0.0: its vector environment (one process per core) under random actions, on the same tasks made of
-  its parts (`parity.py` says how to install it). Left out if no interpreter is given.
+  its parts (`parity.py` says how to install it), once without a reset and once with the one that ends every episode.
+  Left out if no interpreter is given.
 
-The rounds alternate, so that a machine that drifts favours nobody; ratios are medians of the paired rounds.
+A round is one whole episode of every world. The rounds alternate, so that a machine that drifts favours nobody; ratios are medians of the paired rounds.
 """
 
 import argparse
@@ -46,9 +47,14 @@ env = SafetyAsyncVectorEnv([lambda: parity.{task} for _ in range({processes})])
 env.reset(seed=0)
 rng = np.random.default_rng(0)
 begin = time.perf_counter()
-for _ in range({steps}):
-    env.step(rng.uniform(-1, 1, ({processes}, 2)))
-print("STEPS/S", {steps} * {processes} / (time.perf_counter() - begin), flush=True)
+for step in range({steps}):
+    _, _, _, terminated, truncated, _ = env.step(rng.uniform(-1, 1, ({processes}, 2)))
+    ends = (terminated | truncated).all()
+    if step == {steps} - 2:
+        stepping = time.perf_counter() - begin
+assert ends, "the last step ends the episode"
+whole = time.perf_counter() - begin
+print("STEPS/S", ({steps} - 1) * {processes} / stepping, {steps} * {processes} / whole, flush=True)
 env.close(terminate=True)
 """
 
@@ -59,7 +65,6 @@ class Size:
 
     worlds: int
     rounds: int
-    steps: int
 
 
 def ours(name: str, worlds: int):
@@ -117,8 +122,8 @@ def starts(env, worlds: int) -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray(physics.bits).view(np.float64), held.reshape(worlds, -1)
 
 
-def reference(python: Path, source: Path, task: str, steps: int) -> float:
-    """Steps/s of upstream's vector environment, measured in its own interpreter."""
+def reference(python: Path, source: Path, task: str, steps: int) -> tuple[float, float]:
+    """Steps/s of upstream's vector environment without and with its reset, measured in its own interpreter."""
     code = REFERENCE.format(
         benchmarks=str(Path(__file__).parent.resolve()),
         source=str(source.resolve()),
@@ -129,7 +134,8 @@ def reference(python: Path, source: Path, task: str, steps: int) -> float:
     done = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=600)
     if done.returncode:
         raise RuntimeError(f"{python}: {done.stderr.strip().splitlines()[-1]}")
-    return float(done.stdout.split("STEPS/S")[1].split()[0])
+    stepping, whole = done.stdout.split("STEPS/S")[1].split()[:2]
+    return float(stepping), float(whole)
 
 
 def compare(name: str, size: Size, python: Path | None, source: Path | None) -> dict[str, float]:
@@ -139,9 +145,11 @@ def compare(name: str, size: Size, python: Path | None, source: Path | None) -> 
     rates: dict[str, list[float]] = {"ours": [], "bare MuJoCo": []}
     for index in range(size.rounds):
         rates["ours"].append(measure(index))
-        rates["bare MuJoCo"].append(bare(env.physics, begin, held, size.steps))
+        rates["bare MuJoCo"].append(bare(env.physics, begin, held, env.episode_length))
         if python and source:
-            rates.setdefault("Safety-Gymnasium", []).append(reference(python, source, TASKS[name], size.steps))
+            stepping, whole = reference(python, source, TASKS[name], env.episode_length)
+            rates.setdefault("Safety-Gymnasium", []).append(whole)
+            rates.setdefault("Safety-Gymnasium without resets", []).append(stepping)
     result = {f"{who} (env steps/s)": statistics.median(values) for who, values in rates.items()}
     for who in list(rates)[1:]:
         ratios = [a / b for a, b in zip(rates["ours"], rates[who], strict=True)]
@@ -151,9 +159,8 @@ def compare(name: str, size: Size, python: Path | None, source: Path | None) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--worlds", type=int, default=60)
+    parser.add_argument("--worlds", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=250, help="a round of bare MuJoCo and of Safety-Gymnasium")
     parser.add_argument("--reference-python", type=Path, help="interpreter that has what Safety-Gymnasium needs")
     parser.add_argument("--reference-source", type=Path, help="folder with Safety-Gymnasium's unpacked wheel")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/envs.csv"))
@@ -162,7 +169,7 @@ def main() -> None:
     about = f"MuJoCo {mujoco.__version__}, {os.cpu_count()} cores, {args.worlds} worlds, {args.rounds} rounds"
     print(about)
     for name in TASKS:
-        size = Size(args.worlds, args.rounds, args.steps)
+        size = Size(args.worlds, args.rounds)
         figures = compare(name, size, args.reference_python, args.reference_source)
         for figure, value in figures.items():
             print(f"{name:22s} {figure:34s} {value:12.4g}", flush=True)
