@@ -9,7 +9,8 @@
   its parts (`parity.py` says how to install it), once without a reset and once with the one that ends every episode.
   Left out if no interpreter is given.
 
-A round is one whole episode of every world. The rounds alternate, so that a machine that drifts favours nobody; ratios are medians of the paired rounds.
+A round is one whole episode of every world. The rounds alternate, so that a machine that drifts favours nobody; ratios
+are medians of the paired rounds.
 """
 
 import argparse

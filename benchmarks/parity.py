@@ -93,6 +93,18 @@ def load(folder: Path):
     return safety_gymnasium
 
 
+def single_precision_places() -> None:
+    """Upstream puts everything where a float32 can say: a layout then means the same to both."""
+    from safety_gymnasium.utils.random_generator import RandomGenerator
+
+    draw = RandomGenerator.draw_placement
+
+    def rounded(self, *args):
+        return draw(self, *args).astype(np.float32).astype(np.float64)
+
+    RandomGenerator.draw_placement = rounded
+
+
 def circle(robot: str, radius: float, wall: float, hazards: int = 0, extent: float = 1.4):
     """Upstream's environment of a Circle task of ours."""
     from safety_gymnasium.assets.geoms import Hazards, Sigwalls
@@ -230,6 +242,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("tests/envs/reference"))
     args = parser.parse_args()
     load(args.folder)
+    single_precision_places()
     import mujoco
 
     args.out.mkdir(parents=True, exist_ok=True)

@@ -2,9 +2,9 @@
 
 Given the recorded states, actions and layouts, our observation, reward and costs are upstream's at every step; given
 the controls alone, so are the states. Sensors leave the engine as float32, so that a value v carries an error of
-6e-8·|v|: the tolerance is 1e-6 for |v| ≤ 1, relative above. A lidar adds the float32 error of an angle, in bins of 1/16
-turn: 3e-6. The Car's acceleration is what MuJoCo's solver makes of its contacts, to its tolerance: upstream's starts
-warm, from the step before, ours cold (no call may depend on the one before); in 1 of 500 steps they differ, by 1e-4.
+6e-8·|v|: the tolerance is 1e-6 for |v| ≤ 1, relative above. The Car's acceleration is what MuJoCo's solver makes of its
+contacts, to its tolerance: upstream's starts warm, from the step before, ours cold (no call may depend on the one
+before); in 1 of 500 steps they differ, by 1e-4.
 """
 
 from pathlib import Path
@@ -23,7 +23,6 @@ from metacpo.envs.physics import PhysicsState
 
 REFERENCE = Path(__file__).parent / "reference"
 NAMES = ("point-circle", "car-circle-hazard", "point-button-hazard")
-LIDAR = 3e-6
 SOLVER = 1e-4
 
 
@@ -53,9 +52,7 @@ class Episode:
         control = np.concatenate([np.zeros((1, 2)), self["action"].astype(np.float64)])
         if "buttons" not in self.env.cost_names:
             return control
-        # Not rounded to float32 as a layout of ours: a contact turns 1e-8 m into 1e-5 m/s².
         spheres = np.asarray(_spheres(self.task.params, jnp.asarray(self.objects("buttons", 10))), np.float64)
-        spheres[: len(self["buttons"]), :2] = self["buttons"]
         return np.concatenate([control, np.tile(spheres.ravel(), (len(control), 1))], axis=1)
 
     @property
@@ -116,13 +113,11 @@ def _pairs(rows):
 
 def test_observation_reward_and_costs_are_upstreams(episode):
     obs, reward, cost = ours(episode)
-    own = episode.env.observation_size - 16 * {"point-circle": 1, "car-circle-hazard": 2}.get(episode.name, 3)
     assert obs.shape == episode["obs"].shape == (501, episode.env.observation_size)
     acceleration = np.isclose(obs[:, :3], episode["obs"][:, :3], rtol=1e-6, atol=1e-6).all(axis=1)
     assert acceleration.all() or (episode.name == "car-circle-hazard" and acceleration.mean() > 0.99)
     np.testing.assert_allclose(obs[:, :3], episode["obs"][:, :3], rtol=SOLVER, atol=SOLVER)
-    np.testing.assert_allclose(obs[:, 3:own], episode["obs"][:, 3:own], rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(obs[:, own:], episode["obs"][:, own:], rtol=0, atol=LIDAR)
+    np.testing.assert_allclose(obs[:, 3:], episode["obs"][:, 3:], rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(reward, episode["reward"], rtol=0, atol=1e-6)
     for j, name in enumerate(episode.env.cost_names):
         np.testing.assert_allclose(cost[:, j], episode["cost"][:, j], rtol=0, atol=1e-6, err_msg=name)
