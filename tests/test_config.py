@@ -2,11 +2,13 @@
 
 import dataclasses
 from dataclasses import fields, is_dataclass
+from typing import get_args
 
 import pytest
 
 from metacpo.algorithms.meta import MetaSettings
-from metacpo.config import ALGORITHMS, RANGES, Config, ConfigError, build, presets
+from metacpo.algorithms.registry import ALGORITHMS
+from metacpo.config import RANGES, AlgorithmName, Config, ConfigError, build, presets
 
 SMOKE = "point-circle-smoke"
 
@@ -17,7 +19,7 @@ def numeric_fields(settings, prefix=""):
         value = getattr(settings, item.name)
         if is_dataclass(value):
             yield from numeric_fields(value, f"{prefix}{item.name}.")
-        elif isinstance(value, int | float | tuple):
+        elif isinstance(value, int | float | tuple) and item.name != "learned":  # names, not numbers
             yield prefix + item.name
 
 
@@ -76,18 +78,16 @@ def test_a_list_of_limits_has_one_for_each_constraint(constraints):
         build(config)
 
 
-def test_an_algorithm_is_a_composition():
+def test_every_algorithm_has_a_name_and_is_built():
+    assert set(get_args(AlgorithmName)) == set(ALGORITHMS)
     steps = Config.preset(SMOKE).meta.steps
     found = {}
     for name in ALGORITHMS:
         learner = build(Config.preset(SMOKE, algorithm=name))
-        found[name] = (learner.meta.steps, learner.constrained)
-    assert found == {
-        "meta-cpo": (steps, True),
-        "cpo": (0, True),
-        "meta-trpo": (steps, False),
-        "trpo": (0, False),
-    }
+        found[name] = (learner.meta.steps > 0, learner.algorithm.reads_costs)
+        assert learner.meta.steps == (steps if learner.algorithm.adapts else 0)
+    pooled, blind = {"cpo", "trpo", "pcpo", "cpo-lagrangian", "trpo-lagrangian"}, {"trpo", "meta-trpo"}
+    assert found == {name: (name not in pooled, name not in blind) for name in ALGORITHMS}
 
 
 def test_every_number_has_a_range():
@@ -102,14 +102,14 @@ BAD = {
     "initial_std": (0.0, "(0, inf)"),
     "hidden": ([16, 0], "0 is not in [1, inf)"),
     "checkpoint_every": ("often", "'often' is not a whole number"),
-    "algorithm": ("ppo", "'ppo' is not one of meta-cpo, cpo, meta-trpo, trpo"),
+    "algorithm": ("ppo", "'ppo' is not one of meta-cpo, meta-trpo, cpo, trpo, pcpo"),
     "env": ("moon", "'moon' is not one of point-circle"),
     "physics": ("guess", "'guess' is not one of mujoco"),
     "meta": (5, "5 is not a section of settings"),
     "meta.steps": (-1, "-1 is not in [0, inf)"),
     "meta.tasks": (0, "[1, inf)"),
     "meta.episodes": (True, "True is not a whole number"),
-    "meta.meta_gradient": ("third", "'third' is not one of exact, first_order"),
+    "meta.meta_gradient": ("third", "'third' is not one of exact, first_order, e_maml"),
     "meta.wings": (2, "unknown setting; allowed: tasks, steps"),
     "wings": (2, "unknown setting; allowed: preset_name, env"),
     "estimation.gamma": (1.5, "1.5 is not in (0, 1]"),
@@ -119,6 +119,39 @@ BAD = {
     "outer.backtrack_ratio": (1.0, "1.0 is not in (0, 1)"),
     "adaptation.tasks": (1.5, "1.5 is not a whole number"),
 }
+
+
+SENSELESS = {
+    "meta.steps: 0 leaves algorithm 'meta-cpo' nothing to learn through": dict(meta={"steps": 0}),
+    "meta.meta_constraints: 'per_task' is not for algorithm 'meta-trpo'; allowed with meta-cpo, meta-lagrangian": dict(
+        algorithm="meta-trpo", meta={"meta_constraints": "per_task"}
+    ),
+    "meta.meta_constraints: 'per_task' is not for algorithm 'cpo'": dict(
+        algorithm="cpo", meta={"meta_constraints": "per_task"}
+    ),
+    "meta.held: 'every' is not for algorithm 'safe-meta'": dict(algorithm="safe-meta", meta={"held": "every"}),
+    "meta.held: 'every' is not for meta.meta_gradient 'e_maml'": dict(
+        meta={"held": "every", "meta_gradient": "e_maml"}
+    ),
+    "meta.meta_gradient: 'first_order' is not for algorithm 'safe-meta'": dict(
+        algorithm="safe-meta", meta={"meta_gradient": "first_order"}
+    ),
+    "meta.learned: ['scale'] is not for algorithm 'cpo'": dict(algorithm="cpo", meta={"learned": ["scale"]}),
+    "meta.learned: ['multiplier'] is not for algorithm 'meta-cpo'": dict(meta={"learned": ["multiplier"]}),
+    "constraints: 'each' is not for algorithm 'pcpo'": dict(
+        preset="car-circle-hazard", algorithm="pcpo", constraints="each"
+    ),
+}
+
+
+@pytest.mark.parametrize("message", SENSELESS)
+def test_a_composition_that_makes_no_sense_is_refused_before_anything_compiles(message):
+    settings = dict(SENSELESS[message])
+    config = Config.preset(settings.pop("preset", SMOKE), **settings)
+    with pytest.raises(ConfigError) as error:
+        build(config)
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -11,12 +11,16 @@ def test_a_warmup_differs_only_where_its_settings_say():
     learner, settings = build(config), config.warmup
     first = warmup(learner, settings)
     assert (first.meta.steps, first.meta.tasks, first.meta.episodes) == (0, settings.tasks, settings.episodes)
-    assert (first.outer.max_kl, first.outer.damping) == (settings.max_kl, settings.damping)
+    region, before = first.algorithm.outer.region, learner.algorithm.outer.region
+    assert (region.max_kl, region.damping) == (settings.max_kl, settings.damping)
     aims = (first.estimation.cost_target, first.estimation.cost_margin)
     assert aims == (settings.cost_target, settings.cost_margin) == (1.0, 0.0)
-    undone = dataclasses.replace(first, meta=learner.meta, outer=learner.outer, estimation=learner.estimation)
+    undone = dataclasses.replace(first, meta=learner.meta, algorithm=learner.algorithm, estimation=learner.estimation)
     assert undone == learner
     # Everything else in the three sections stays too.
-    assert dataclasses.replace(first.outer, max_kl=learner.outer.max_kl, damping=learner.outer.damping) == learner.outer
+    outer = dataclasses.replace(
+        first.algorithm.outer, region=dataclasses.replace(region, max_kl=before.max_kl, damping=before.damping)
+    )
+    assert dataclasses.replace(first.algorithm, outer=outer) == learner.algorithm
     aims = dict(cost_target=learner.estimation.cost_target, cost_margin=learner.estimation.cost_margin)
     assert dataclasses.replace(first.estimation, **aims) == learner.estimation

@@ -6,7 +6,7 @@ import equinox as eqx
 from jaxtyping import Array, Float, Key
 
 from metacpo.algorithms.meta import collect
-from metacpo.algorithms.trust_region import StepStats
+from metacpo.algorithms.rule import StepStats
 from metacpo.estimation.batch import EpisodeStats
 from metacpo.learner import Learner, TrainState, sampler
 from metacpo.tasks import Task
@@ -41,5 +41,5 @@ def adapt_tasks(
     count = tasks.cost_limit.shape[0]
     meta = replace(learner.meta, tasks=count, steps=settings.steps, episodes=settings.episodes)
     sample = sampler(learner, state.normaliser, tasks, settings.episodes)
-    walk = collect(learner.policy, state.theta, sample, key, meta, learner.inner)
+    walk = collect(learner.policy, state.theta, state.knobs, sample, key, meta, learner.algorithm.inner)
     return Adaptation(walk.phi, walk.stats, walk.updates)

@@ -18,6 +18,7 @@ import tyro
 
 from metacpo.adaptation import AdaptationSettings
 from metacpo.algorithms.meta import MetaSettings
+from metacpo.algorithms.registry import Algorithm, CompositionError, Parts, RuleSettings, compose
 from metacpo.algorithms.trust_region import TrustRegionSettings
 from metacpo.envs import ENVIRONMENTS, PHYSICS, make
 from metacpo.envs.costs import SummedCosts
@@ -26,27 +27,25 @@ from metacpo.learner import Learner, WarmupSettings
 from metacpo.policies import GaussianPolicy
 
 PRESETS = files("metacpo") / "presets"
-AlgorithmName = Literal["meta-cpo", "cpo", "meta-trpo", "trpo"]
+AlgorithmName = Literal[
+    "meta-cpo",
+    "meta-trpo",
+    "cpo",
+    "trpo",
+    "pcpo",
+    "cpo-lagrangian",
+    "trpo-lagrangian",
+    "meta-lagrangian",
+    "maml-penalty",
+    "safe-meta",
+    "c-maml",
+    "meta-crpo",
+]
 
 
 class ConfigError(Exception):
     """A setting that is not allowed; the message is one line."""
 
-
-@dataclass(frozen=True)
-class Algorithm:
-    """An algorithm as a composition: with or without inner steps, with or without the constraint."""
-
-    meta: bool
-    constrained: bool
-
-
-ALGORITHMS: dict[str, Algorithm] = {
-    "meta-cpo": Algorithm(meta=True, constrained=True),
-    "cpo": Algorithm(meta=False, constrained=True),
-    "meta-trpo": Algorithm(meta=True, constrained=False),
-    "trpo": Algorithm(meta=False, constrained=False),
-}
 
 # What every number must lie in, by dotted name. One notation for the check and for the message.
 RANGES = {
@@ -72,6 +71,15 @@ RANGES = {
     "estimation.cost_lam": "[0, 1]",
     "estimation.cost_target": "(0, 1]",
     "estimation.cost_margin": "[0, inf)",
+    "rule.penalty": "[0, inf)",
+    "rule.multiplier": "(0, inf)",
+    "rule.proportional": "[0, inf)",
+    "rule.integral": "[0, inf)",
+    "rule.derivative": "[0, inf)",
+    "rule.tolerance": "[0, inf)",
+    "rule.step_size": "(0, inf)",
+    "rule.kl_price": "(0, inf)",
+    "rule.kl_cost_price": "[0, inf)",
     "adaptation.steps": "[0, inf)",
     "adaptation.episodes": "[1, inf)",
     "adaptation.tasks": "[1, inf)",
@@ -101,7 +109,7 @@ class Config:
     physics: str = "mujoco"
     """Engine that advances the bodies."""
     algorithm: AlgorithmName = "meta-cpo"
-    """cpo and trpo pool the tasks (no inner steps); *trpo ignore the cost."""
+    """docs/algorithms.md compares them."""
     seed: int = 0
     """Of everything random in the training."""
     iterations: int = 300
@@ -121,6 +129,7 @@ class Config:
     estimation: EstimationSettings = field(default_factory=EstimationSettings)
     inner: TrustRegionSettings = field(default_factory=TrustRegionSettings)
     outer: TrustRegionSettings = field(default_factory=TrustRegionSettings)
+    rule: RuleSettings = field(default_factory=RuleSettings)
     adaptation: AdaptationSettings = field(default_factory=AdaptationSettings)
 
     def __post_init__(self):
@@ -161,20 +170,28 @@ def presets() -> list[str]:
 
 def build(config: Config) -> Learner:
     """What learns under these settings."""
-    algorithm = ALGORITHMS[config.algorithm]
     env = make(config.env, config.physics)
     if config.constraints == "sum" and len(env.cost_names) > 1:
         env = SummedCosts(env)
+    algorithm = composed(config, len(env.cost_names))
     return Learner(
         env=env,
         tasks=env.tasks.with_cost_limit(_limits(config.cost_limit, env.cost_names)),
         policy=GaussianPolicy(env.observation_size, env.action_size, config.hidden, config.initial_std),
         estimation=config.estimation,
-        meta=config.meta if algorithm.meta else dataclasses.replace(config.meta, steps=0),
-        inner=config.inner,
-        outer=config.outer,
-        constrained=algorithm.constrained,
+        meta=config.meta if algorithm.adapts else dataclasses.replace(config.meta, steps=0),
+        algorithm=algorithm,
+        multiplier=config.rule.multiplier,
     )
+
+
+def composed(config: Config, m: int) -> Algorithm:
+    """The algorithm of these settings for m constraints. Raises ConfigError for a composition that makes no sense."""
+    parts = Parts(config.inner, config.outer, config.meta, config.rule)
+    try:
+        return compose(config.algorithm, parts, m)
+    except CompositionError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _limits(cost_limit: float | tuple[float, ...], names: tuple[str, ...]) -> tuple[float, ...]:

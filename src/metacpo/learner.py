@@ -1,16 +1,20 @@
 """What learns and one compiled meta-iteration of it, in the order of the paper's pseudocode."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int32, Key
+from jaxtyping import Array, Bool, Float, Int32, Key, PyTree
 
-from metacpo.algorithms.meta import MetaSettings, Sampler, Walk, collect, meta_update
-from metacpo.algorithms.trust_region import StepStats, TrustRegionSettings
+from metacpo.algorithms.aims import Multiplier
+from metacpo.algorithms.knobs import Knobs
+from metacpo.algorithms.meta import Algorithm, MetaSettings, Sampler, adapted_cost, collect, meta_update
+from metacpo.algorithms.meta_gradient import Walk
+from metacpo.algorithms.rule import StepStats
 from metacpo.envs.base import Environment
-from metacpo.estimation import Batch, EstimationSettings, make_batch
+from metacpo.estimation import Batch, EstimationSettings, make_batch, shared_cost_values
 from metacpo.estimation.batch import EpisodeStats
 from metacpo.policies import GaussianPolicy, Normaliser
 from metacpo.rollout import rollout
@@ -27,14 +31,13 @@ class Learner:
     policy: GaussianPolicy
     estimation: EstimationSettings
     meta: MetaSettings
-    inner: TrustRegionSettings
-    outer: TrustRegionSettings
-    constrained: bool = True  # False: m = 0, and every CPO in it is a TRPO
+    algorithm: Algorithm
+    multiplier: float = 1.0  # the first Lagrange multiplier, if the algorithm has one
 
 
 @dataclass(frozen=True)
 class WarmupSettings:
-    """CPO on pooled tasks (K = 0) for the first iterations: K + 1 times cheaper while there is nothing to adapt yet.
+    """Pooled tasks (K = 0) for the first iterations: K + 1 times cheaper while there is nothing to adapt yet.
 
     M tasks with B episodes each; max_kl and damping are those of the outer step meanwhile, and cost_target and
     cost_margin those of the estimation: a policy that must still learn to move needs the whole limit for it.
@@ -52,9 +55,11 @@ class WarmupSettings:
 def warmup(learner: Learner, settings: WarmupSettings) -> Learner:
     """The learner of the warm-up: the same, but without inner steps."""
     meta = replace(learner.meta, tasks=settings.tasks, steps=0, episodes=settings.episodes)
-    outer = replace(learner.outer, max_kl=settings.max_kl, damping=settings.damping)
+    rule = learner.algorithm.outer
+    region = replace(rule.region, max_kl=settings.max_kl, damping=settings.damping)
+    algorithm = replace(learner.algorithm, outer=replace(rule, region=region))
     estimation = replace(learner.estimation, cost_target=settings.cost_target, cost_margin=settings.cost_margin)
-    return replace(learner, meta=meta, outer=outer, estimation=estimation)
+    return replace(learner, meta=meta, algorithm=algorithm, estimation=estimation)
 
 
 class Outlook(eqx.Module):
@@ -73,6 +78,7 @@ class TrainState(eqx.Module):
     """Everything that changes during a run; a checkpoint is exactly this."""
 
     theta: Float[Array, " n"]
+    knobs: Knobs
     normaliser: Normaliser
     key: Key[Array, ""]
     iteration: Int32[Array, ""]
@@ -84,7 +90,15 @@ def init_state(learner: Learner, seed: int) -> TrainState:
     key, init_key = jax.random.split(jax.random.key(seed))
     policy = learner.policy
     outlook = Outlook(*[jnp.float32(jnp.nan)] * 4)
-    return TrainState(policy.init(init_key), Normaliser.init(policy.observation_size), key, jnp.int32(0), outlook)
+    m = len(learner.tasks.cost_limit) if learner.algorithm.reads_costs else 0
+    return TrainState(
+        theta=policy.init(init_key),
+        knobs=Knobs.init(m, learner.multiplier),
+        normaliser=Normaliser.init(policy.observation_size),
+        key=key,
+        iteration=jnp.int32(0),
+        outlook=outlook,
+    )
 
 
 def meta_iteration(learner: Learner, state: TrainState) -> tuple[TrainState, dict[str, Array]]:
@@ -96,14 +110,16 @@ def meta_iteration(learner: Learner, state: TrainState) -> tuple[TrainState, dic
     meta, policy = learner.meta, learner.policy
     tasks = learner.tasks.sample_batch(task_key, meta.tasks)
     sample = sampler(learner, state.normaliser, tasks, meta.episodes)
-    walk = collect(policy, state.theta, sample, walk_key, meta, learner.inner)
-    theta, outer = meta_update(policy, state.theta, walk, meta, learner.inner, learner.outer)
-    theta = jnp.where(jnp.all(jnp.isfinite(theta)), theta, state.theta)
+    walk = collect(policy, state.theta, state.knobs, sample, walk_key, meta, learner.algorithm.inner)
+    theta, knobs, outer = meta_update(policy, state.theta, state.knobs, walk, learner.algorithm)
+    finite = jnp.all(jnp.isfinite(theta)) & all_finite(knobs)
+    theta, knobs = jax.tree.map(partial(jnp.where, finite), (theta, knobs), (state.theta, state.knobs))
     outlook = outlook_of(learner, walk, outer)
     metrics = adapted_metrics(learner, walk, tasks) | inner_metrics(learner, walk)
     metrics |= outer_metrics(outer, state.outlook, outlook)
+    metrics |= knob_metrics(learner, knobs)
     metrics["Train/PolicyStd"] = jnp.mean(jnp.exp(policy.log_std(theta)))
-    return TrainState(theta, merged(state.normaliser, walk), key, state.iteration + 1, outlook), metrics
+    return TrainState(theta, knobs, merged(state.normaliser, walk), key, state.iteration + 1, outlook), metrics
 
 
 def warmup_iteration(learner: Learner, state: TrainState) -> tuple[TrainState, dict[str, Array]]:
@@ -114,13 +130,17 @@ def warmup_iteration(learner: Learner, state: TrainState) -> tuple[TrainState, d
 def sampler(learner: Learner, normaliser: Normaliser, tasks: Task, episodes: int) -> Sampler:
     """φ [M, n], key ↦ a batch of `episodes` episodes of φ_i on task i, all worlds in one physics call."""
 
-    def sample_task(phi: Float[Array, " n"], task: Task, key: Key[Array, ""]):
-        trajectory = rollout(learner.env, learner.policy, phi, normaliser, task, key, episodes)
-        return make_batch(trajectory, normaliser, task.cost_limit, learner.estimation)
+    estimation, shared = learner.estimation, learner.algorithm.global_critic
+
+    def roll(phi: Float[Array, " n"], task: Task, key: Key[Array, ""]):
+        return rollout(learner.env, learner.policy, phi, normaliser, task, key, episodes)
 
     def sample(phi: Float[Array, "M n"], key: Key[Array, ""]):
-        batch, stats = jax.vmap(sample_task)(phi, tasks, jax.random.split(key, phi.shape[0]))
-        return (batch if learner.constrained else unconstrained(batch)), stats
+        trajectories = jax.vmap(roll)(phi, tasks, jax.random.split(key, phi.shape[0]))
+        values = shared_cost_values(trajectories, normaliser, estimation) if shared else None
+        estimate = jax.vmap(lambda D, limit, V: make_batch(D, normaliser, limit, estimation, V))
+        batch, stats = estimate(trajectories, tasks.cost_limit, values)
+        return (batch if learner.algorithm.reads_costs else unconstrained(batch)), stats
 
     return sample
 
@@ -195,21 +215,41 @@ def inner_metrics(learner: Learner, walk: Walk) -> dict[str, Array]:
         "Misc/Edge": jnp.sum(updates.edge),
         "Misc/CGResidual": jnp.mean(updates.residual),
         "Misc/Alpha": jnp.mean(updates.alpha),
+        "Misc/CostShare": jnp.mean(updates.cost_share),
     }
     for case in Case:
         row[f"Misc/Case/{case.name}"] = jnp.sum((updates.case == case).astype(jnp.float32))
     return row
 
 
+def knob_metrics(learner: Learner, knobs: Knobs) -> dict[str, Array]:
+    """The numbers beside θ, where the algorithm has them."""
+    row = {}
+    if "scale" in learner.algorithm.learned:
+        row["Meta/StepScale"] = jnp.exp(knobs.log_scale)
+    if isinstance(learner.algorithm.inner.aim, Multiplier):
+        row["Metrics/LagrangeMultiplier"] = jnp.mean(knobs.multiplier)
+    return row
+
+
+def all_finite(tree: PyTree[Array]) -> Bool[Array, ""]:
+    """Whether every number of a tree is finite."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))
+
+
 def outlook_of(learner: Learner, walk: Walk, outer: StepStats) -> Outlook:
     """What the outer update promises, and the adapted figures that it starts from."""
     adapted = jax.tree.map(lambda x: x[-1], walk.stats)
     to_return, to_cost = per_episode(learner, walk.stats)
+    algorithm, (tasks, m) = learner.algorithm, walk.last.c.shape
+    foresees = algorithm.gradient != "regret_bound" or learner.meta.steps == 0
+    if learner.meta.steps == 0:
+        algorithm = replace(algorithm, gradient="exact", held="adapted")
     return Outlook(
         episode_return=jnp.mean(adapted.episode_return),
         cost=jnp.mean(jnp.sum(limited_cost(learner, adapted), axis=-1)),
-        promised_return=to_return * outer.promised_loss,
-        promised_cost=to_cost * jnp.sum(outer.promised_cost),
+        promised_return=to_return * outer.promised_loss if foresees else jnp.float32(jnp.nan),
+        promised_cost=to_cost * adapted_cost(outer.promised_cost, algorithm, tasks, m),
     )
 
 

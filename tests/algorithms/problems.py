@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metacpo.algorithms.meta import Walk
-from metacpo.algorithms.trust_region import TrustRegionSettings, update
+from metacpo.algorithms.knobs import Knobs
+from metacpo.algorithms.meta_gradient import Walk
+from metacpo.algorithms.rule import Rule, update
+from metacpo.algorithms.trust_region import TrustRegionSettings
 from metacpo.estimation import Batch, surrogates
 from metacpo.estimation.batch import EpisodeStats
 from metacpo.policies import GaussianPolicy
@@ -22,6 +24,7 @@ EXACT = {
     metric: TrustRegionSettings(metric=metric, damping=1e-3, cg_iterations=80, cg_tolerance=1e-13, fisher_stride=1)
     for metric in ("kl", "euclidean")
 }
+CPO = {metric: Rule(region=region) for metric, region in EXACT.items()}
 # These programs run for milliseconds and take many seconds to optimise.
 quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
@@ -93,31 +96,42 @@ def no_stats(*shape: int) -> EpisodeStats:
     return EpisodeStats(zero, zero[..., None], zero[..., None], zero, zero, zero[..., None], zero[..., None])
 
 
+def knobs(m: int = 1) -> Knobs:
+    """Away from their defaults, so that a factor that is forgotten shows."""
+    return Knobs(jnp.full(m, 0.7), jnp.full(m, 0.01), jnp.asarray(0.3))
+
+
 class Walker:
-    """Inner loops on such data, one compiled step for all of them."""
+    """Inner loops of a rule on such data, one compiled step for all of them.
 
-    def __init__(self, metric: str, tasks: int = 2):
-        self.settings, self.tasks = EXACT[metric], tasks
+    Data fall into their case for CPO's step with knobs of factor 1; other rules have cases of their own.
+    """
 
-        def advance(phi, key, case):
-            batch = batch_in_case(phi, key, case, self.settings)
-            return batch, *update(POLICY, phi, batch, self.settings)
+    def __init__(self, rule: Rule, tasks: int = 2, start: Knobs | None = None):
+        self.rule, self.tasks = rule, tasks
+        self.start = Knobs.init(1) if start is None else start
+        self.checked = start is None and rule in CPO.values()
 
-        self._advance = quick_jit(jax.vmap(advance, (0, 0, None)))
+        def advance(phi, knobs, key, case):
+            batch = batch_in_case(phi, key, case, rule.region)
+            return batch, *update(POLICY, phi, knobs, batch, rule)
+
+        self._advance = quick_jit(jax.vmap(advance, (0, 0, 0, None)))
 
     def walk(self, theta, cases, length: int | None = None, seed: int = 0) -> Walk:
         """K = len(cases) inner steps from θ, step k in `cases[k]`, and data of φ^K.
 
         `length` ≥ K repeats the last step with α = 0, which is no step: one program for several K.
         """
-        phi, steps = jnp.broadcast_to(theta, (self.tasks, theta.size)), []
-        keys = jax.random.split(jax.random.key(seed), (len(cases) + 1, self.tasks))
+        phi, knobs = jax.tree.map(lambda x: jnp.broadcast_to(x, (self.tasks, *x.shape)), (theta, self.start))
+        steps, keys = [], jax.random.split(jax.random.key(seed), (len(cases) + 1, self.tasks))
         for key, case in zip(keys, cases, strict=False):
-            batch, phi, stats = self._advance(phi, key, jnp.asarray(int(case)))
-            np.testing.assert_array_equal(stats.case, int(case))
+            batch, phi, knobs, stats = self._advance(phi, knobs, key, jnp.asarray(int(case)))
+            if self.checked:
+                np.testing.assert_array_equal(stats.case, int(case))
             assert np.all(stats.alpha > 0) and not np.any(stats.edge)
             steps.append((batch, stats))
-        last = self._advance(phi, keys[-1], jnp.asarray(int(Case.SLACK)))[0]
+        last = self._advance(phi, knobs, keys[-1], jnp.asarray(int(Case.SLACK)))[0]
         pause = eqx.tree_at(lambda step: step[1].alpha, steps[-1], jnp.zeros(self.tasks))
         steps += [pause] * ((length or len(cases)) - len(cases))
         batches, updates = jax.tree.map(lambda *x: jnp.stack(x), *steps)

@@ -7,12 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metacpo.algorithms.meta import MetaSettings, Walk, collect, meta_objective, meta_update, pooled, replay
-from metacpo.algorithms.trust_region import StepStats, update
+from metacpo.algorithms.knobs import Knobs
+from metacpo.algorithms.meta import Algorithm, MetaSettings, collect, meta_update, pooled
+from metacpo.algorithms.meta_gradient import MetaObjective, Walk, replay
+from metacpo.algorithms.rule import Rule, StepStats, update
 from metacpo.estimation import kl, surrogates
 from metacpo.solver import Case
 
-from .problems import EXACT, POLICY, STEPS, Walker, batch_in_case, initial, no_stats, quick_jit, random_batch
+from .problems import CPO, EXACT, POLICY, STEPS, Walker, batch_in_case, initial, no_stats, quick_jit, random_batch
 
 WIDTH = 1e-5
 SINGLE = (Case.INFEASIBLE, Case.RECOVERING, Case.BINDING, Case.SLACK)
@@ -26,9 +28,9 @@ def mean_surrogates(phi, last):
     return jnp.stack([jnp.mean(L_R), jnp.mean(c)])
 
 
-def objective(theta, walk, settings, mode="exact"):
+def objective(theta, walk, rule, mode="exact"):
     """[F, G] at θ."""
-    F, G = meta_objective(POLICY, theta, walk, settings, mode)
+    F, G = MetaObjective(POLICY, rule, mode)(theta, theta, Knobs.init(1), walk)
     return jnp.append(F, G)
 
 
@@ -36,18 +38,18 @@ def objective(theta, walk, settings, mode="exact"):
 def compiled():
     """{metric: (walker, derivatives)}; derivatives(θ, walk) are two gradients [2, n] of [F, G]."""
 
-    def derivatives(settings):
+    def derivatives(rule):
         def exact_and_differences(theta, walk):
             shifts = WIDTH * jnp.eye(theta.size)
-            at = jax.vmap(lambda shift: objective(theta + shift, walk, settings))
+            at = jax.vmap(lambda shift: objective(theta + shift, walk, rule))
             up, down = jnp.split(at(jnp.concatenate([shifts, -shifts])), 2)
-            exact = jax.jacrev(lambda t: objective(t, walk, settings))(theta)
-            return exact, ((up - down) / (2 * WIDTH)).T
+            g, b, _ = MetaObjective(POLICY, rule).linearise(theta, theta, Knobs.init(1), walk)
+            return jnp.concatenate([g[None], b]), ((up - down) / (2 * WIDTH)).T
 
         return quick_jit(exact_and_differences)
 
     with jax.enable_x64(True):
-        return {metric: (Walker(metric), derivatives(settings)) for metric, settings in EXACT.items()}
+        return {metric: (Walker(rule), derivatives(rule)) for metric, rule in CPO.items()}
 
 
 def relative(error, truth):
@@ -75,7 +77,7 @@ def test_exact_gradient_equals_finite_differences(x64, compiled, name, metric):
 
 
 def test_first_order_takes_the_steps_for_constants(x64, compiled):
-    theta, settings = initial(), EXACT["euclidean"]
+    theta, settings = initial(), CPO["euclidean"]
     walk = compiled["euclidean"][0].walk(theta, (Case.RECOVERING, Case.BINDING))
     values = quick_jit(lambda t, w: objective(t, w, settings, "first_order"))(theta, walk)
     np.testing.assert_allclose(values, mean_surrogates(walk.phi, walk.last), rtol=1e-9)
@@ -87,8 +89,9 @@ def test_first_order_takes_the_steps_for_constants(x64, compiled):
 def test_no_inner_steps_are_the_identity(x64, mode):
     theta = initial()
     batches = jax.tree.map(lambda x: x[None][:0], quick_jit(random_batch)(theta, jax.random.key(0)))
-    updates = StepStats(*[jnp.zeros(0)] * 8, jnp.zeros((0, 1)))
-    phi, pullback = jax.vjp(lambda t: replay(POLICY, t, batches, updates, EXACT["kl"], mode), theta)
+    updates = StepStats(*[jnp.zeros(0)] * 9, jnp.zeros((0, 1)))
+    constant, knobs = mode == "first_order", Knobs.init(1)
+    phi, pullback = jax.vjp(lambda t: replay(POLICY, t, knobs, batches, updates, CPO["kl"], constant)[0], theta)
     np.testing.assert_array_equal(phi, theta)
     np.testing.assert_array_equal(pullback(theta)[0], theta)
 
@@ -108,19 +111,19 @@ def sampler(case):
 def test_collect_ends_where_its_replay_ends(x64, caution):
     """collect walks with line searches, replay repeats the walk on the data, the α and the δ that it kept."""
     theta, settings, K = initial(), MetaSettings(tasks=2, steps=3), 3
-    inner = dataclasses.replace(EXACT["kl"], caution=caution)
+    inner, knobs = Rule(region=dataclasses.replace(EXACT["kl"], caution=caution)), Knobs.init(1)
 
     @quick_jit
     def run(theta, key):
-        walk = collect(POLICY, theta, sampler(Case.RECOVERING), key, settings, inner)
-        again = jax.vmap(lambda D, updates: replay(POLICY, theta, D, updates, inner, "exact"), in_axes=(1, 1))
+        walk = collect(POLICY, theta, knobs, sampler(Case.RECOVERING), key, settings, inner)
+        again = jax.vmap(lambda D, updates: replay(POLICY, theta, knobs, D, updates, inner)[0], in_axes=(1, 1))
         return walk, again(walk.batches, walk.updates)
 
     walk, phi = run(theta, jax.random.key(3))
     alpha, delta = walk.updates.alpha, walk.updates.delta
     assert alpha.shape == (K, 2) and np.all(alpha > 0)
     # Whole steps are sometimes too long for the line search; what the data need for the repair is 0.16 δ.
-    assert np.any(alpha < 1) if caution == 1 else np.allclose(delta, 0.46 * inner.max_kl)
+    assert np.any(alpha < 1) if caution == 1 else np.allclose(delta, 0.46 * inner.region.max_kl)
     np.testing.assert_allclose(phi, walk.phi, rtol=0, atol=1e-12)
     assert np.min(np.linalg.norm(walk.phi - theta, axis=1)) > 1e-2
     # Every batch was drawn from the policy that the step before had made, with its own key.
@@ -147,8 +150,8 @@ def test_pooled_data_give_the_mean_over_tasks(x64):
 
 
 def test_without_inner_steps_the_outer_update_is_cpo_on_pooled_data(x64):
-    theta, inner, settings = initial(), EXACT["kl"], MetaSettings(tasks=2, steps=0)
-    no_updates = StepStats(*[jnp.zeros((0, 2))] * 8, jnp.zeros((0, 2, 1)))
+    theta, rule, knobs = initial(), CPO["kl"], Knobs.init(1)
+    no_updates = StepStats(*[jnp.zeros((0, 2))] * 9, jnp.zeros((0, 2, 1)))
 
     @quick_jit
     def both(theta, key):
@@ -156,10 +159,10 @@ def test_without_inner_steps_the_outer_update_is_cpo_on_pooled_data(x64):
         last, stats = sampler(Case.RECOVERING)(phi, key)
         batches = jax.tree.map(lambda x: x[None][:0], last)
         walk = Walk(batches, no_updates, jax.tree.map(lambda x: x[None], stats), phi, last)
-        outer = meta_update(POLICY, theta, walk, settings, inner, inner)
-        return outer, update(POLICY, theta, pooled(last), inner)
+        outer = meta_update(POLICY, theta, knobs, walk, Algorithm(rule, rule, adapts=False))
+        return outer, update(POLICY, theta, knobs, pooled(last), rule)
 
-    (new, stats), (expected, expected_stats) = both(theta, jax.random.key(0))
+    (new, _, stats), (expected, _, expected_stats) = both(theta, jax.random.key(0))
     assert float(stats.accepted) == 1
     np.testing.assert_allclose(new, expected, rtol=0, atol=1e-12)
     for value, other in zip(jax.tree.leaves(stats), jax.tree.leaves(expected_stats), strict=True):
@@ -168,20 +171,19 @@ def test_without_inner_steps_the_outer_update_is_cpo_on_pooled_data(x64):
 
 def test_the_outer_update_keeps_its_word(x64, compiled):
     """KL ≤ δ at θ, and the meta-objective recomputed through the inner steps has changed as reported."""
-    theta, inner, outer = initial(), EXACT["euclidean"], EXACT["kl"]
+    theta, inner, outer = initial(), CPO["euclidean"], CPO["kl"]
     walk = compiled["euclidean"][0].walk(theta, (Case.BINDING, Case.SLACK))
-    settings = MetaSettings(tasks=2, steps=2)
 
     @quick_jit
     def run(theta, walk):
-        new, stats = meta_update(POLICY, theta, walk, settings, inner, outer)
+        new, _, stats = meta_update(POLICY, theta, Knobs.init(1), walk, Algorithm(inner, outer))
         change = objective(new, walk, inner) - objective(theta, walk, inner)
         return stats, change, kl(POLICY, theta, new, pooled(walk.first))
 
     stats, (dF, dG), divergence = run(theta, walk)
     assert float(stats.accepted) == 1 and float(stats.case) in (Case.BINDING, Case.SLACK)
     assert dF < -1e-3
-    assert 1e-4 < float(divergence) <= outer.max_kl
+    assert 1e-4 < float(divergence) <= outer.region.max_kl
     assert float(stats.kl) == pytest.approx(float(divergence), rel=1e-9)
     assert float(stats.promised_loss) == pytest.approx(float(dF), rel=1e-6)
     np.testing.assert_allclose(stats.promised_cost, dG[None], rtol=1e-6)

@@ -9,17 +9,14 @@ import lineax
 import numpy as np
 import pytest
 
-from metacpo.algorithms.trust_region import (
-    acceptable,
-    constrained_step,
-    linearise,
-    trust_region,
-    update,
-)
+from metacpo.algorithms.aims import Weights
+from metacpo.algorithms.knobs import Knobs
+from metacpo.algorithms.rule import Rule, acceptable, propose, update
+from metacpo.algorithms.trust_region import linearise, trust_region
 from metacpo.estimation import kl, surrogates
 from metacpo.solver import Case
 
-from .problems import EXACT, POLICY, batch_in_case, initial, quick_jit, random_batch
+from .problems import CPO, EXACT, POLICY, batch_in_case, initial, quick_jit, random_batch
 
 DELTA = 0.01
 
@@ -82,7 +79,9 @@ def test_linearisation_and_its_derivative_are_those_of_autodiff(x64, m):
 def test_what_the_line_search_accepts(case, loss, c_before, c_after, divergence, verdict):
     """Loss 0 before."""
     before, after = ((jnp.float32(L), jnp.array([c], jnp.float32)) for L, c in ((0, c_before), (loss, c_after)))
-    assert bool(acceptable(jnp.int32(case), before, after, jnp.float32(divergence), jnp.float32(DELTA))) is verdict
+    weights = Weights(jnp.float32(1), jnp.zeros(1))
+    found = acceptable(jnp.int32(case), before, after, weights, jnp.float32(divergence), jnp.float32(DELTA), True)
+    assert bool(found) is verdict
 
 
 H = np.diag([1.0, 2.0, 4.0])
@@ -92,7 +91,7 @@ ROWS = np.array([[1.0, 0.0, 0.0], [0.0, 2.0, 2.0], [0.0, 0.0, 0.0]])  # s = bᵀ
 @pytest.mark.parametrize(
     ("rows", "c", "share"),
     [
-        ([], [], 1.0),  # nothing limits the step
+        ([], [], 0.3),  # nothing to repair
         ([0], [-0.1], 0.3),  # within the limit, or at it: the cautious share
         ([0], [0.0], 0.3),
         ([0], [0.05], 0.3 + 0.05**2 / (2 * DELTA)),  # broken: what its repair needs comes on top
@@ -122,7 +121,7 @@ def test_an_update_stays_in_its_region(x64, case, share):
     @quick_jit
     def run(phi, key):
         batch = batch_in_case(phi, key, jnp.asarray(int(case)), EXACT["kl"])
-        return update(POLICY, phi, batch, settings)[1]
+        return update(POLICY, phi, Knobs.init(1), batch, Rule(region=settings))[2]
 
     stats = run(initial(), jax.random.key(0))
     assert float(stats.accepted) == 1
@@ -133,7 +132,12 @@ def test_an_update_stays_in_its_region(x64, case, share):
 def test_every_constraint_counts():
     before = jnp.float32(0), jnp.array([-1.0, -1.0])
     one_broken = jnp.float32(-1), jnp.array([-1.0, 0.1])
-    assert not acceptable(jnp.int32(Case.SLACK), before, one_broken, jnp.float32(0), jnp.float32(DELTA))
+    weights = Weights(jnp.float32(1), jnp.zeros(2))
+    verdict = [
+        acceptable(jnp.int32(Case.SLACK), before, one_broken, weights, jnp.float32(0), jnp.float32(DELTA), limits)
+        for limits in (True, False)
+    ]
+    assert [bool(v) for v in verdict] == [False, True]  # a move without limits promises nothing of them
 
 
 @pytest.fixture(scope="module")
@@ -144,9 +148,9 @@ def step():
     @quick_jit
     def run(phi, case, key):
         batch = batch_in_case(phi, key, case, settings)
-        new, stats = update(POLICY, phi, batch, settings)
+        new, _, stats = update(POLICY, phi, Knobs.init(1), batch, CPO["kl"])
         before, after = surrogates(POLICY, phi, batch), surrogates(POLICY, new, batch)
-        x = constrained_step(POLICY, phi, batch, None, settings)[0].step
+        x = propose(POLICY, phi, Knobs.init(1), batch, None, CPO["kl"])[0].step
         return new - phi, x, stats, before, after, kl(POLICY, phi, new, batch)
 
     return run
@@ -197,7 +201,7 @@ def test_broken_data_leave_the_policy_as_it_was(updated, spoil):
 def updated():
     phi = initial()
     batch = quick_jit(random_batch)(phi, jax.random.key(0))
-    run = quick_jit(lambda p, D: update(POLICY, p, D, EXACT["kl"]))
+    run = quick_jit(lambda p, D: update(POLICY, p, Knobs.init(1), D, CPO["kl"])[::2])
     new, stats = run(phi, batch)
     assert float(stats.accepted) == 1 and not np.array_equal(new, phi)
     return phi, batch, run

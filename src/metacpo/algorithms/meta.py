@@ -1,89 +1,89 @@
-"""Meta-CPO (arXiv 2312.10230): the outer constrained step through K inner constrained steps.
+"""The two loops of a meta-iteration: inner updates of every task, then the outer update through them.
 
     for every task i in parallel: φ_i⁰ = θ
       for k = 0..K−1:  D_i^k ~ rollouts of φ_i^k;   φ_i^{k+1} = φ_i^k + α_i^k · x(φ_i^k; D_i^k, h_i)
       D_i^K ~ rollouts of φ_i^K
-    F(θ) = mean_i L_R(φ_i^K; D_i^K),   G(θ) = mean_i c(φ_i^K; D_i^K)
-    θ' = θ + α · argmin_x ∇Fᵀx  s.t.  G + ∇Gᵀx ≤ 0,  ½xᵀHx ≤ δ_θ       H: mean KL at θ on the states of D^0
+    F(θ) = mean_i F_i(θ),   G(θ) = mean_i c_i(θ), or every c_i(θ)          meta_gradient.py
+    θ' = θ + α · x(∇F, ∇G, G, H, δ_θ)                                      H: mean KL at θ on the states of D^0
 
-`collect` walks down with rollouts and line searches and keeps the data; `replay` walks down again on that data
-with the same α, as a pure function of θ that autodiff sees all of. K = 0 makes the same code CPO on pooled tasks.
+`collect` walks down with rollouts and line searches and keeps the data. The outer update sees that data, the α and
+the δ as constants. K = 0 makes the same code an ordinary algorithm on pooled tasks: φ^K = θ, D^K = D^0.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from metacpo.algorithms.trust_region import (
-    StepStats,
-    TrustRegionSettings,
-    cg_settings,
-    constrained_step,
-    line_search,
-    metric,
-    trust_region,
-    update,
-)
-from metacpo.estimation import Batch, surrogates
+from metacpo.algorithms.knobs import KnobName, Knobs, extended, pack, unpack
+from metacpo.algorithms.meta_gradient import Gradient, Held, MetaObjective, Walk
+from metacpo.algorithms.moves import Linearised
+from metacpo.algorithms.rule import Rule, StepStats, line_search, update
+from metacpo.algorithms.trust_region import cg_settings, metric, trust_region
+from metacpo.estimation import Batch, kl
 from metacpo.estimation.batch import EpisodeStats
 from metacpo.policies import GaussianPolicy
-from metacpo.solver import Problem, solve
 
-MetaGradient = Literal["exact", "first_order"]
 Sampler = Callable[[Float[Array, "M n"], Key[Array, ""]], tuple[Batch, EpisodeStats]]
 
 
 @dataclass(frozen=True)
 class MetaSettings:
-    """M tasks a meta-iteration, K inner steps, B episodes a rollout."""
+    """M tasks a meta-iteration, K inner steps, B episodes a rollout; and how the outer step looks at them."""
 
     tasks: int = 5
     steps: int = 5
     episodes: int = 8
-    meta_gradient: MetaGradient = "exact"
+    meta_gradient: Literal["exact", "first_order", "e_maml"] = "exact"
+    """Through the inner steps; taking these for constants; or with E-MAML's term for the data that θ draws."""
+    meta_constraints: Literal["mean", "per_task"] = "mean"
+    """One pooled mean of the tasks' costs under their limits (the paper), or every task's own."""
+    held: Literal["adapted", "every"] = "adapted"
+    """Whose cost the outer step keeps under the limit: the adapted policy's, or that of all steps 0..K (anytime)."""
+    learned: tuple[KnobName, ...] = ()
+    """Numbers that are meta-learned beside θ: "scale" of the inner steps, first "multiplier" of a Lagrangian."""
 
 
-class Walk(eqx.Module):
-    """One descent of all M tasks: the data of the K steps, what became of these, and where it ended.
+@dataclass(frozen=True)
+class Algorithm:
+    """A composition: the rule of the inner steps, the rule of the outer one, and what joins them.
 
-    batches[k] and updates[k] (with α^k and δ^k) belong to φ^k → φ^{k+1}, k < K; stats[k] to φ^k, k ≤ K; phi is φ^K
-    and last its data D^K.
+    adapts: whether training goes through inner steps; if not they only follow it, on the new task (fine-tuning).
+    gradient, held: see `meta_gradient.py`. reads_costs: False leaves the constraints out of all data (m = 0).
+    global_critic: one cost critic for the data of all tasks instead of one for each.
     """
 
-    batches: Batch
-    updates: StepStats
-    stats: EpisodeStats
-    phi: Float[Array, "M n"]
-    last: Batch
-
-    @property
-    def first(self) -> Batch:
-        """D^0 of all tasks: the data of θ itself (D^K when K = 0)."""
-        if self.updates.alpha.shape[0] == 0:
-            return self.last
-        return jax.tree.map(lambda x: x[0], self.batches)
+    inner: Rule
+    outer: Rule
+    adapts: bool = True
+    gradient: Gradient = "exact"
+    held: Held = "adapted"
+    per_task: bool = False
+    learned: tuple[KnobName, ...] = ()
+    reads_costs: bool = True
+    global_critic: bool = False
 
 
 def collect(
     policy: GaussianPolicy,
     theta: Float[Array, " n"],
+    knobs: Knobs,
     sample: Sampler,
     key: Key[Array, ""],
     settings: MetaSettings,
-    inner: TrustRegionSettings,
+    inner: Rule,
 ) -> Walk:
     """K inner updates of every task from θ, with fresh data for each. `sample(φ [M, n], key)` rolls out."""
-    start = jnp.broadcast_to(theta, (settings.tasks, *theta.shape))
+    start = jax.tree.map(lambda x: jnp.broadcast_to(x, (settings.tasks, *x.shape)), (theta, knobs))
 
-    def inner_step(phi: Float[Array, "M n"], key: Key[Array, ""]):
+    def inner_step(carry: tuple[Float[Array, "M n"], Knobs], key: Key[Array, ""]):
+        phi, knobs = carry
         batch, stats = sample(phi, key)
-        new, updates = jax.vmap(lambda p, D: update(policy, p, D, inner))(phi, batch)
-        return new, (phi, batch, stats, updates)
+        new, after, updates = jax.vmap(lambda p, y, D: update(policy, p, y, D, inner))(phi, knobs, batch)
+        return (new, after), (phi, batch, stats, updates)
 
     # K + 1 rounds of one loop body, so that the rollout is compiled once; the last round's update is dropped.
     keys = jax.random.split(key, settings.steps + 1)
@@ -93,67 +93,53 @@ def collect(
     return Walk(first, updates, stats, phis[K], jax.tree.map(lambda x: x[K], batches))
 
 
-def replay(
-    policy: GaussianPolicy,
-    theta: Float[Array, " n"],
-    batches: Batch,
-    updates: StepStats,
-    inner: TrustRegionSettings,
-    meta_gradient: MetaGradient,
-) -> Float[Array, " n"]:
-    """φ^K of one task as a function of θ on frozen data: φ^{k+1} = φ^k + α^k x(φ^k; D^k), α^k and δ^k constant.
-
-    "exact" differentiates x; "first_order" treats every x as a constant (∂φ^K/∂θ = I).
-    """
-
-    def inner_step(phi: Float[Array, " n"], data: tuple[Batch, Array, Array]):
-        batch, alpha, delta = data
-        step = constrained_step(policy, phi, batch, delta, inner)[0].step
-        if meta_gradient == "first_order":
-            step = jax.lax.stop_gradient(step)
-        return phi + alpha * step, None
-
-    return jax.lax.scan(inner_step, theta, (batches, updates.alpha, updates.delta))[0]
-
-
-def meta_objective(
-    policy: GaussianPolicy,
-    theta: Float[Array, " n"],
-    walk: Walk,
-    inner: TrustRegionSettings,
-    meta_gradient: MetaGradient,
-) -> tuple[Float[Array, ""], Float[Array, " m"]]:
-    """(F, G) at θ: mean over tasks of the adapted policies' loss and constraint on frozen data."""
-
-    def task(batches: Batch, updates: StepStats, last: Batch):
-        phi = replay(policy, theta, batches, updates, inner, meta_gradient)
-        return surrogates(policy, phi, last)
-
-    L_R, c = jax.vmap(task, in_axes=(1, 1, 0))(walk.batches, walk.updates, walk.last)
-    return jnp.mean(L_R), jnp.mean(c, axis=0)
-
-
 def meta_update(
-    policy: GaussianPolicy,
-    theta: Float[Array, " n"],
-    walk: Walk,
-    settings: MetaSettings,
-    inner: TrustRegionSettings,
-    outer: TrustRegionSettings,
-) -> tuple[Float[Array, " n"], StepStats]:
-    """The outer constrained step with its line search: KL at θ, and (F, G) recomputed through all K steps."""
+    policy: GaussianPolicy, theta: Float[Array, " n"], knobs: Knobs, walk: Walk, algorithm: Algorithm
+) -> tuple[Float[Array, " n"], Knobs, StepStats]:
+    """The outer step with its line search: KL at θ, and (F, G) recomputed through all K steps.
 
-    def objective(p: Float[Array, " n"]):
-        return meta_objective(policy, p, walk, inner, settings.meta_gradient)
-
-    (_, G), pullback = jax.vjp(objective, theta)
-    unit = jnp.eye(G.shape[0] + 1, dtype=theta.dtype)
-    (rows,) = jax.vmap(pullback)((unit[:, 0], unit[:, 1:]))  # ∇F, then the rows of ∇G
+    Without inner steps the rule's own knobs go on from here; else those that are learned have moved with θ.
+    """
+    K, region, learned = walk.updates.alpha.shape[0], algorithm.outer.region, algorithm.learned
+    objective = MetaObjective(
+        policy=policy,
+        inner=algorithm.inner,
+        gradient=algorithm.gradient if K else "exact",
+        held=algorithm.held if K else "adapted",
+        per_task=algorithm.per_task,
+        learned=learned,
+    )
+    packed = pack(theta, knobs, learned)
+    g, b, G = objective.linearise(packed, theta, knobs, walk)
+    weights, after = algorithm.outer.aim(G, knobs)
     states = pooled(walk.first)
-    H = metric(policy, theta, states, outer)
-    delta = trust_region(rows[1:], G, H, outer)
-    solution = solve(Problem(rows[0], rows[1:], G, H, delta), cg=cg_settings(outer))
-    return line_search(policy, theta, solution, delta, objective, states, outer)
+    H = extended(metric(policy, theta, states, region), packed, theta.shape[0])
+    delta = trust_region(b, G, H, region)
+    data = Linearised(weights.reward * g + weights.costs @ b, b, G, H, delta, jnp.ones((), theta.dtype))
+    proposal = algorithm.outer.move(data, cg_settings(region))
+
+    def divergence(new: Float[Array, " k"]) -> Float[Array, ""]:
+        return kl(policy, theta, unpack(new, knobs, learned)[0], states)
+
+    def value(new: Float[Array, " k"]):
+        return objective(new, theta, knobs, walk)
+
+    packed, stats = line_search(packed, proposal, weights, delta, value, divergence, algorithm.outer)
+    theta, moved = unpack(packed, knobs, learned)
+    return theta, moved if K else after, stats
+
+
+def adapted_cost(promised: Float[Array, " G"], algorithm: Algorithm, tasks: int, m: int) -> Float[Array, ""]:
+    """Of a promised change of G what concerns the adapted policies: mean over tasks, summed over the m costs.
+
+    0 without costs, NaN where G says nothing of the adapted policies.
+    """
+    if m == 0:
+        return jnp.zeros((), promised.dtype)
+    if promised.shape[0] == 0 or algorithm.held == "start":
+        return jnp.asarray(jnp.nan, promised.dtype)
+    each = promised.reshape(tasks if algorithm.per_task else 1, -1, m)  # tasks, steps 0..K or the last alone, costs
+    return jnp.mean(jnp.sum(each[:, -1], axis=-1))
 
 
 def pooled(batch: Batch) -> Batch:

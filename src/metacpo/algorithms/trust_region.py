@@ -1,25 +1,17 @@
-"""TRPO and CPO: one constrained step in policy space, and the line search that makes its promise hold.
+"""The trust region of an update: its metric and size, and the data linearised at φ."""
 
-CPO (Achiam et al. 2017, eqs. 10-14) minimises the linearised loss under the linearised constraint inside a
-KL ball; without a constraint it is TRPO (Schulman et al. 2015). Both are one `metacpo.solver.solve`.
-"""
-
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-from metacpo.estimation import Batch, kl, surrogates
+from metacpo.estimation import Batch, surrogates
 from metacpo.policies import GaussianPolicy
-from metacpo.solver import Case, CGSettings, Problem, Solution, backtrack, solve
-
-Objective = tuple[Float[Array, ""], Float[Array, " m"]]  # (L_R, c)
+from metacpo.solver import CGSettings, Problem, solve
 
 
 @dataclass(frozen=True)
@@ -40,20 +32,6 @@ class TrustRegionSettings:
     fisher_stride: int = 10
     backtrack_ratio: float = 0.7
     backtracks: int = 10
-
-
-class StepStats(eqx.Module):
-    """What became of one update. Promises are changes that the surrogates predict for the accepted step."""
-
-    case: Float[Array, "*M"]
-    accepted: Float[Array, "*M"]
-    kl: Float[Array, "*M"]
-    delta: Float[Array, "*M"]
-    alpha: Float[Array, "*M"]
-    residual: Float[Array, "*M"]
-    edge: Float[Array, "*M"]
-    promised_loss: Float[Array, "*M"]  # change of L_R
-    promised_cost: Float[Array, "*M m"]  # change of c, per-step units
 
 
 def metric(policy: GaussianPolicy, phi: Float[Array, " n"], batch: Batch, settings: TrustRegionSettings):
@@ -79,7 +57,7 @@ def trust_region(
     """
     whole = jnp.asarray(settings.max_kl, c.dtype)
     if settings.caution == 1 or c.shape[0] == 0:
-        return whole
+        return settings.caution * whole
 
     def needed(b_j: Float[Array, " n"], c_j: Float[Array, ""]) -> Float[Array, ""]:
         # The solver's step along b has λ = √(s/2δ); at δ = ½ that is √s. b = 0 repairs nothing.
@@ -89,25 +67,6 @@ def trust_region(
 
     repair = jnp.max(jax.vmap(needed)(b, c))
     return jax.lax.stop_gradient(jnp.minimum(whole, settings.caution * whole + repair))
-
-
-def constrained_step(
-    policy: GaussianPolicy,
-    phi: Float[Array, " n"],
-    batch: Batch,
-    delta: Float[Array, ""] | None,
-    settings: TrustRegionSettings,
-) -> tuple[Solution, Float[Array, ""]]:
-    """x = argmin gᵀx s.t. c + bᵀx ≤ 0, ½xᵀHx ≤ δ with g = ∇L_R, b = ∇c, c = c(φ), H all at φ; and δ.
-
-    Differentiable in φ (reverse mode) with the batch and δ fixed: the meta-gradient goes through here. Without a
-    given δ it is that of `trust_region`.
-    """
-    g, b, c = linearise(policy, phi, batch)  # pyright: ignore[reportGeneralTypeIssues]  (partial hides the type)
-    H = metric(policy, phi, batch, settings)
-    if delta is None:
-        delta = trust_region(b, c, H, settings)
-    return solve(Problem(g, b, c, H, delta), cg=cg_settings(settings)), delta
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -152,70 +111,3 @@ linearise.defvjp(_linearise_fwd, _linearise_bwd)
 
 def cg_settings(settings: TrustRegionSettings) -> CGSettings:
     return CGSettings(rtol=settings.cg_tolerance, atol=0.0, max_steps=settings.cg_iterations)
-
-
-def update(
-    policy: GaussianPolicy, phi: Float[Array, " n"], batch: Batch, settings: TrustRegionSettings
-) -> tuple[Float[Array, " n"], StepStats]:
-    """φ + α·x with the largest accepted α (0 if none): the step of an inner loop, not differentiated."""
-    solution, delta = constrained_step(policy, phi, batch, None, settings)
-
-    def objective(new: Float[Array, " n"]) -> Objective:
-        return surrogates(policy, new, batch)
-
-    return line_search(policy, phi, solution, delta, objective, batch, settings)
-
-
-def line_search(
-    policy: GaussianPolicy,
-    phi: Float[Array, " n"],
-    solution: Solution,
-    delta: Float[Array, ""],
-    objective: Callable[[Float[Array, " n"]], Objective],
-    states: Batch,
-    settings: TrustRegionSettings,
-) -> tuple[Float[Array, " n"], StepStats]:
-    """φ + α·x with the largest α that keeps the step's word on `objective` (L_R, c) and on the KL at `states`.
-
-    If none does, φ stays as it is, and what the stats promise is no change.
-    """
-    before = objective(phi)
-
-    def trial(alpha: Float[Array, ""]):
-        new = phi + alpha * solution.step
-        after, divergence = objective(new), kl(policy, phi, new, states)
-        return acceptable(solution.case, before, after, divergence, delta), (after, divergence)
-
-    alpha, accepted, _, (after, divergence) = backtrack(
-        trial, jnp.asarray(settings.backtrack_ratio, phi.dtype), settings.backtracks
-    )
-    stats = StepStats(
-        case=solution.case.astype(phi.dtype),
-        accepted=accepted.astype(phi.dtype),
-        kl=jnp.where(accepted, divergence, 0.0),
-        delta=delta,
-        alpha=alpha,
-        residual=solution.residual,
-        edge=solution.edge.astype(phi.dtype),
-        promised_loss=jnp.where(accepted, after[0] - before[0], 0.0),
-        promised_cost=jnp.where(accepted, after[1] - before[1], 0.0),
-    )
-    return jnp.where(accepted, phi + alpha * solution.step, phi), stats
-
-
-def acceptable(
-    case: Array,
-    before: Objective,
-    after: Objective,
-    divergence: Float[Array, ""],
-    delta: Float[Array, ""],
-) -> Bool[Array, ""]:
-    """Whether a step keeps its word on the surrogates themselves, not on their linearisation.
-
-    KL ≤ δ; the constraint is held, or at least not worsened where it was violated; and the loss falls, unless
-    the step had to trade it for the constraint (cases INFEASIBLE and RECOVERING). NaN is never acceptable.
-    """
-    (L_R, c), (L_R_new, c_new) = before, after
-    recovering = (case == Case.INFEASIBLE) | (case == Case.RECOVERING)
-    held = jnp.all(c_new <= jnp.maximum(c, 0.0))
-    return (divergence <= delta) & held & ((L_R_new <= L_R) | recovering) & jnp.isfinite(L_R_new)

@@ -14,6 +14,7 @@ from metacpo.policies import Normaliser
 from metacpo.rollout import Trajectory
 
 CostMeasure = Literal["episode", "discounted"]
+Values = tuple[Float[Array, "*M T B m"], Float[Array, "*M B m"]]  # V(s_t), and V at the episodes' ends
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,11 @@ def make_batch(
     normaliser: Normaliser,
     cost_limit: Float[Array, " m"],
     settings: EstimationSettings,
+    cost_values: Values | None = None,
 ) -> tuple[Batch, EpisodeStats]:
     """The batch of one task's trajectory under limit h, and what its episodes earned and cost.
+
+    cost_values: V of the costs where another critic than the task's own has them.
 
     Advantages are centred and keep their units: L_R is reward per step, c is cost per step. (Dividing them by
     their spread, as is usual, would change no step, but the weight of a task in the meta-loss.)
@@ -111,7 +115,11 @@ def make_batch(
     gamma = jnp.asarray([settings.gamma] + m * [settings.cost_gamma], z.dtype)
     lam = jnp.asarray([settings.lam] + m * [settings.cost_lam], z.dtype)
     critics = (settings.critic,) + m * (settings.cost_critic,)
-    v, v_final = fit_values(trajectory, z, z_final, signals, gamma, critics)
+    if cost_values is None:
+        v, v_final = fit_values(trajectory, z, z_final, signals, gamma, critics)
+    else:
+        own = fit_values(trajectory, z, z_final, signals[..., :1], gamma[:1], critics[:1])
+        v, v_final = (jnp.concatenate(pair, axis=-1) for pair in zip(own, cost_values, strict=True))
     over_episodes = jax.vmap(gae, in_axes=(1, 1, 0, 1, 0, None), out_axes=1)
     over_signals = jax.vmap(over_episodes, in_axes=(2, 2, 1, None, None, 0), out_axes=2)
     advantage = over_signals(signals, v, v_final, valid, trajectory.terminated, (gamma, lam))
@@ -134,6 +142,25 @@ def make_batch(
         c=constraint_value(trajectory, stats, cost_limit, settings),
     )
     return batch, stats
+
+
+def shared_cost_values(trajectories: Trajectory, normaliser: Normaliser, settings: EstimationSettings) -> Values:
+    """V of the costs [M, T, B, m] and at the ends [M, B, m], by one critic for the episodes of all M tasks."""
+    M, T, B, m = trajectories.cost.shape
+    together = Trajectory(
+        **{
+            name: jnp.moveaxis(value, 0, 1).reshape(T, M * B, *value.shape[3:])
+            for name in ("obs", "action", "log_prob", "reward", "cost", "valid", "position")
+            for value in (getattr(trajectories, name),)
+        },
+        terminated=trajectories.terminated.reshape(M * B),
+        final_obs=trajectories.final_obs.reshape(M * B, -1),
+        nonfinite=jnp.sum(trajectories.nonfinite),
+    )
+    z, z_final = normaliser(together.obs), normaliser(together.final_obs)
+    gamma = jnp.full(m, settings.cost_gamma, z.dtype)
+    v, v_final = fit_values(together, z, z_final, together.cost, gamma, m * (settings.cost_critic,))
+    return jnp.moveaxis(v.reshape(T, M, B, m), 1, 0), v_final.reshape(M, B, m)
 
 
 def constraint_value(

@@ -4,7 +4,7 @@ minimise gᵀx   subject to   c_j + b_jᵀx ≤ 0,   ½ xᵀHx ≤ δ
 """
 
 from metacpo.solver.adjoint import FirstOrder, Implicit, Unrolled
-from metacpo.solver.metric import CGSettings, diagonal, jacobi
+from metacpo.solver.metric import CGSettings, diagonal, inverse_times, jacobi, relative_residual
 from metacpo.solver.problem import Case, Problem, Solution, Stats
 from metacpo.solver.search import backtrack
 from metacpo.solver.step import solve
@@ -20,6 +20,8 @@ __all__ = [
     "Unrolled",
     "backtrack",
     "diagonal",
+    "inverse_times",
     "jacobi",
+    "relative_residual",
     "solve",
 ]

@@ -1,0 +1,204 @@
+"""What the outer step lowers and holds, as functions of θ on the frozen data of a walk.
+
+Every one is a sum over tasks of F_i(θ) and c_i(θ), so that one pass backward gives all tasks' gradients:
+
+    "exact"         F_i = L_R(φ_i^K; D_i^K), with φ_i^K a function of θ through all K steps (`replay`)
+    "first_order"   the same with every step a constant: ∂φ_i^K/∂θ = I (first-order MAML)
+    "e_maml"        exact, and the score of the data that θ drew: + (F_i − mean_{j≠i} F_j) · Σ_k log π_{φ^k}(D_i^k)
+                    (Al-Shedivat et al. 2018, Stadie et al. 2018); unbiased, with a variance that grows with the data
+    "hessian_free"  F_i = −mean ρ_θ Â on D_i^K, with ρ_θ = π_θ'/π_θ at the *meta*-policy (Xu and Zhu, NeurIPS 2025)
+    "regret_bound"  F_i = KL(π_{φ_i^K} ‖ π_θ)/(ηK) + ½η·mean Â²: the bound on the regret of K steps of size η from θ
+                    against φ_i^K as comparator (Meta-SRL, Khattar et al. 2023; mirror descent's bound). No c.
+
+`held` says whose cost c_i is: of the "adapted" policy φ_i^K, of "every" φ_i^k (k = 0..K, stacked), or of the "start" θ.
+"e_maml" knows the score of the adapted cost alone, "hessian_free" holds the start.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from metacpo.algorithms.knobs import KnobName, Knobs, unpack
+from metacpo.algorithms.moves import Natural
+from metacpo.algorithms.rule import Objective, Rule, StepStats, propose
+from metacpo.estimation import Batch, kl, surrogates
+from metacpo.estimation.batch import EpisodeStats
+from metacpo.policies import GaussianPolicy
+
+Gradient = Literal["exact", "first_order", "e_maml", "hessian_free", "regret_bound"]
+Held = Literal["adapted", "every", "start"]
+
+
+class Walk(eqx.Module):
+    """One descent of all M tasks: the data of the K steps, what became of these, and where it ended.
+
+    batches[k] and updates[k] (with α^k and δ^k) belong to φ^k → φ^{k+1}, k < K; stats[k] to φ^k, k ≤ K; phi is φ^K
+    and last its data D^K.
+    """
+
+    batches: Batch
+    updates: StepStats
+    stats: EpisodeStats
+    phi: Float[Array, "M n"]
+    last: Batch
+
+    @property
+    def first(self) -> Batch:
+        """D^0 of all tasks: the data of θ itself (D^K when K = 0)."""
+        if self.updates.alpha.shape[0] == 0:
+            return self.last
+        return jax.tree.map(lambda x: x[0], self.batches)
+
+
+class TaskData(eqx.Module):
+    """One task's part of a walk; credit [1 + m]: what its adapted policy's loss and costs are above the others'."""
+
+    batches: Batch
+    updates: StepStats
+    last: Batch
+    phi: Float[Array, "*M n"]
+    credit: Float[Array, "*M k"]
+
+
+def replay(
+    policy: GaussianPolicy,
+    theta: Float[Array, " n"],
+    knobs: Knobs,
+    batches: Batch,
+    updates: StepStats,
+    inner: Rule,
+    constant: bool = False,
+) -> tuple[Float[Array, " n"], Float[Array, "K n"]]:
+    """φ^K of one task, and φ⁰..φ^{K−1}, as functions of (θ, knobs) on frozen data.
+
+    φ^{k+1} = φ^k + α^k x(φ^k; D^k) with α^k and δ^k constant. Every x is differentiated, or a `constant`
+    (∂φ^K/∂θ = I).
+    """
+
+    def inner_step(carry: tuple[Float[Array, " n"], Knobs], data: tuple[Batch, Array, Array]):
+        phi, knobs = carry
+        batch, alpha, delta = data
+        proposal, _, after, _ = propose(policy, phi, knobs, batch, delta, inner)
+        step = jax.lax.stop_gradient(proposal.step) if constant else proposal.step
+        return (phi + alpha * step, after), phi
+
+    (phi, _), path = jax.lax.scan(inner_step, (theta, knobs), (batches, updates.alpha, updates.delta))
+    return phi, path
+
+
+@dataclass(frozen=True)
+class MetaObjective:
+    """(F, G) of a walk as a function of Θ (θ with the learned knobs packed behind it)."""
+
+    policy: GaussianPolicy
+    inner: Rule
+    gradient: Gradient = "exact"
+    held: Held = "adapted"
+    per_task: bool = False
+    learned: tuple[KnobName, ...] = ()
+
+    def __call__(
+        self, packed: Float[Array, " k"], theta: Float[Array, " n"], knobs: Knobs, walk: Walk
+    ) -> tuple[Float[Array, ""], Float[Array, " G"]]:
+        """F, the mean over tasks, and G: c's mean over tasks, or with `per_task` the c of each task, [M · p].
+
+        theta and knobs are where the walk started, constants.
+        """
+        F, c = self._values(self._every(packed, walk), theta, knobs, walk)
+        return jnp.mean(F), c.ravel() if self.per_task else jnp.mean(c, axis=0)
+
+    def linearise(
+        self, packed: Float[Array, " k"], theta: Float[Array, " n"], knobs: Knobs, walk: Walk
+    ) -> tuple[Float[Array, " k"], Float[Array, "G k"], Float[Array, " G"]]:
+        """(∇F, ∇G, G) at Θ. F_i and c_i look at their own copy of Θ: 1 + p pullbacks serve all M tasks."""
+        (_, c), pullback = jax.vjp(lambda P: self._values(P, theta, knobs, walk), self._every(packed, walk))
+        M, p = c.shape
+        unit = jnp.broadcast_to(jnp.eye(p + 1, dtype=packed.dtype)[:, None] / M, (p + 1, M, p + 1))
+        (rows,) = jax.vmap(pullback)((unit[..., 0], unit[..., 1:]))  # [1 + p, M, k]
+        if self.per_task:
+            each = jnp.swapaxes(M * rows[1:], 0, 1).reshape(M * p, -1)
+            return jnp.sum(rows[0], axis=0), each, c.ravel()
+        summed = jnp.sum(rows, axis=1)
+        return summed[0], summed[1:], jnp.mean(c, axis=0)
+
+    def _every(self, packed: Float[Array, " k"], walk: Walk) -> Float[Array, "M k"]:
+        return jnp.broadcast_to(packed, (walk.phi.shape[0], *packed.shape))
+
+    def _values(
+        self, packed: Float[Array, "M k"], theta: Float[Array, " n"], knobs: Knobs, walk: Walk
+    ) -> tuple[Float[Array, " M"], Float[Array, "M p"]]:
+        """F_i and c_i of every task, each at its own Θ."""
+
+        def task(packed: Float[Array, " k"], *parts) -> Objective:
+            data = TaskData(*parts)
+            new, new_knobs = unpack(packed, knobs, self.learned)
+            if self.gradient == "regret_bound":
+                return self._regret_bound(new, new_knobs, data), data.last.c[:0]
+            return self._adapted(new, new_knobs, theta, data)
+
+        over_tasks = jax.vmap(task, in_axes=(0, 1, 1, 0, 0, 0))
+        return over_tasks(packed, walk.batches, walk.updates, walk.last, walk.phi, _credit(walk))
+
+    def _adapted(
+        self, theta: Float[Array, " n"], knobs: Knobs, origin: Float[Array, " n"], data: TaskData
+    ) -> Objective:
+        """(F_i, c_i) of the gradients that look at the adapted policy's own data."""
+        policy, first_order = self.policy, self.gradient == "first_order"
+        if self.gradient == "hessian_free":
+            drawn = eqx.tree_at(lambda D: D.log_prob, data.last, _log_prob(policy, origin, data.last))
+            return surrogates(policy, theta, drawn)[0], self._held_at(theta, theta[None], data)
+        phi, path = replay(policy, theta, knobs, data.batches, data.updates, self.inner, constant=first_order)
+        F, c = surrogates(policy, phi, data.last)
+        if self.held != "adapted":
+            c = self._held_at(phi, path, data)
+        if self.gradient == "e_maml":
+            score = jnp.sum(jax.vmap(lambda p, D: _score(policy, p, D))(path, data.batches))
+            F, c = F + score * data.credit[0], c + score * data.credit[1:]
+        return F, c
+
+    def _held_at(self, phi: Float[Array, " n"], path: Float[Array, "K n"], data: TaskData) -> Float[Array, " p"]:
+        """c of the policies that are held under the limit."""
+        if self.held == "adapted":
+            return surrogates(self.policy, phi, data.last)[1]
+        at = jax.vmap(lambda p, D: surrogates(self.policy, p, D)[1])
+        if self.held == "start":
+            return at(path[:1], jax.tree.map(lambda x: x[:1], data.batches))[0]
+        before = at(path, data.batches)
+        return jnp.append(before.ravel(), surrogates(self.policy, phi, data.last)[1])
+
+    def _regret_bound(self, theta: Float[Array, " n"], knobs: Knobs, data: TaskData) -> Float[Array, ""]:
+        """KL(π_{φ^K} ‖ π_θ)/(ηK) + ½η·mean_k mean Â², η the size of the natural steps, Â of what they lowered."""
+        move = self.inner.move
+        assert isinstance(move, Natural), "the bound is that of steps of a given size"
+        eta, K = move.rate * jnp.exp(knobs.log_scale), data.updates.alpha.shape[0]
+
+        def squared(batch: Batch) -> Float[Array, ""]:
+            weights, _ = self.inner.aim(batch.c, knobs)
+            advantage = weights.reward * batch.reward_advantage - batch.cost_advantage @ weights.costs
+            return jnp.sum(batch.weight * advantage**2)
+
+        gap = kl(self.policy, data.phi, theta, data.last) / (eta * K)
+        return gap + 0.5 * eta * jax.lax.stop_gradient(jnp.mean(jax.vmap(squared)(data.batches)))
+
+
+def _credit(walk: Walk) -> Float[Array, "M k"]:
+    """Per task, what its adapted loss and constraints (per step) are above the mean of the other tasks'."""
+    adapted = jax.tree.map(lambda x: x[-1], walk.stats)
+    loss = -adapted.episode_return / jnp.maximum(adapted.length, 1.0)
+    values = jnp.concatenate([loss[:, None], walk.last.c], axis=1)
+    M = values.shape[0]
+    return values if M == 1 else (values - jnp.mean(values, axis=0)) * (M / (M - 1))
+
+
+def _log_prob(policy: GaussianPolicy, phi: Float[Array, " n"], batch: Batch) -> Float[Array, " N"]:
+    return policy(phi, batch.z).log_prob(batch.action)
+
+
+def _score(policy: GaussianPolicy, phi: Float[Array, " n"], batch: Batch) -> Float[Array, ""]:
+    """Σ over all steps of log π_φ(a|s) − log π_data(a|s): 0 in value at φ_data, the data's score in its gradient."""
+    counts = (batch.weight > 0).astype(batch.weight.dtype)
+    return jnp.sum(counts * (_log_prob(policy, phi, batch) - batch.log_prob))
