@@ -5,11 +5,13 @@
 A study is a TOML file: `seeds`, and `[[variants]]` with a `name`, a `preset` and the settings that differ from it.
 Runs live in runs/<study>/<variant>-seed<seed>, as `metacpo train` makes them. Started again, the script resumes
 what was interrupted, skips what is done and writes the same CSV. A line of it is one split after one update:
-means over its tasks, and in how many of them the limited cost was within the limit.
+means over its tasks, and in how many of them the limited cost was within the limit; `optimum` is the mean of the best
+value that any policy can have under the limits, where it is known.
 """
 
 import argparse
 import csv
+import json
 import tomllib
 from pathlib import Path
 
@@ -17,16 +19,22 @@ import jax
 import numpy as np
 
 import metacpo
+from metacpo.envs import bandit, tabular
 from metacpo.evaluation import evaluate, write
 from metacpo.report import write_report
+from metacpo.tasks import with_cost_limit
 from metacpo.training import CONFIG, Run, open_run
 
 RUNS = Path("runs")
 COLUMNS = (
     *("variant", "seed", "split", "step", "tasks", "within", "return", "episode_cost", "discounted_cost"),
-    *("cost_limit", "worst_cost", "train_seconds", "env_steps"),
+    *("cost_limit", "worst_cost", "optimum", "train_seconds", "env_steps"),
 )
 SPLITS = ("held-out", "shifted")
+OPTIMA = {
+    "bandit": lambda task, limit: float(bandit.optimal_value(task)[0]),
+    "tabular": lambda task, limit: tabular.optimal_value(task, limit)[0],
+}
 
 
 def trained(config: metacpo.Config, run_dir: Path) -> Run:
@@ -46,6 +54,13 @@ def evaluated(run: Run) -> None:
         write_report([run.path])
 
 
+def optimum(config: metacpo.Config, params: dict[str, float], limit: float) -> float:
+    """The best value of a task under its limit; NaN where the family does not tell."""
+    if config.env not in OPTIMA:
+        return float("nan")
+    return OPTIMA[config.env](with_cost_limit(metacpo.make(config.env).tasks.make(params), limit), limit)
+
+
 def summary(variant: str, run_dir: Path) -> list[dict[str, object]]:
     """One row per split and step."""
     config = metacpo.Config.load(run_dir / CONFIG)
@@ -53,15 +68,20 @@ def summary(variant: str, run_dir: Path) -> list[dict[str, object]]:
         last = list(csv.DictReader(file))[-1]
     with (run_dir / "adaptation.csv").open(newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
+    layout = json.loads((run_dir / "layout.json").read_text(encoding="utf-8"))
     limited = "episode_cost" if config.estimation.cost_measure == "episode" else "discounted_cost"
     rows = []
     for split, step in dict.fromkeys((line["split"], line["step"]) for line in lines):
         group = [line for line in lines if (line["split"], line["step"]) == (split, step)]
+        params = [{name: x for name, x in task.items() if name != "task"} for task in layout[split]]
+        limits = [float(line["cost_limit"]) for line in group]
+        best = np.mean([optimum(config, *of_task) for of_task in zip(params, limits, strict=True)])
         mean = {name: f"{np.mean([float(line[name]) for line in group]):.4g}" for name in COLUMNS[6:10]}
         rows.append(
             {"variant": variant, "seed": config.seed, "split": split, "step": step, "tasks": len(group)}
             | {"within": sum(int(line["satisfied"]) for line in group), **mean}
             | {"worst_cost": f"{max(float(line[limited]) for line in group):.4g}"}
+            | {"optimum": "" if np.isnan(best) else f"{best:.4g}"}
             | {"train_seconds": f"{float(last['seconds']):.0f}", "env_steps": last["env_steps"]}
         )
     return rows
