@@ -4,8 +4,9 @@ Every one is a sum over tasks of F_i(θ) and c_i(θ), so that one pass backward 
 
     "exact"         F_i = L_R(φ_i^K; D_i^K), with φ_i^K a function of θ through all K steps (`replay`)
     "first_order"   the same with every step a constant: ∂φ_i^K/∂θ = I (first-order MAML)
-    "e_maml"        exact, and the score of the data that θ drew: + (F_i − mean_{j≠i} F_j) · Σ_k log π_{φ^k}(D_i^k)
-                    (Al-Shedivat et al. 2018, Stadie et al. 2018); unbiased, with a variance that grows with the data
+    "e_maml"        through steps that take their data as drawn, and the score of all data that θ drew apart from them:
+                    + (F_i − mean_{j≠i} F_j) · Σ_k log π_{φ^k}(D_i^k) (Al-Shedivat et al. 2018, Stadie et al. 2018);
+                    unbiased, with a variance that grows with the data
     "hessian_free"  F_i = −mean ρ_θ Â on D_i^K, with ρ_θ = π_θ'/π_θ at the *meta*-policy (Xu and Zhu, NeurIPS 2025)
     "regret_bound"  F_i = KL(π_{φ_i^K} ‖ π_θ)/(ηK) + ½η·mean Â²: the bound on the regret of K steps of size η from θ
                     against φ_i^K as comparator (Meta-SRL, Khattar et al. 2023; mirror descent's bound). No c.
@@ -25,6 +26,7 @@ from jaxtyping import Array, Float
 from metacpo.algorithms.knobs import KnobName, Knobs, unpack
 from metacpo.algorithms.moves import Natural
 from metacpo.algorithms.rule import Objective, Rule, StepStats, propose
+from metacpo.algorithms.trust_region import linearise, linearise_as_drawn
 from metacpo.estimation import Batch, kl, surrogates
 from metacpo.estimation.batch import EpisodeStats
 from metacpo.policies import GaussianPolicy
@@ -71,19 +73,20 @@ def replay(
     batches: Batch,
     updates: StepStats,
     inner: Rule,
-    constant: bool = False,
+    gradient: Gradient = "exact",
 ) -> tuple[Float[Array, " n"], Float[Array, "K n"]]:
     """φ^K of one task, and φ⁰..φ^{K−1}, as functions of (θ, knobs) on frozen data.
 
-    φ^{k+1} = φ^k + α^k x(φ^k; D^k) with α^k and δ^k constant. Every x is differentiated, or a `constant`
-    (∂φ^K/∂θ = I).
+    φ^{k+1} = φ^k + α^k x(φ^k; D^k) with α^k and δ^k constant. "first_order" takes every x for a constant
+    (∂φ^K/∂θ = I), "e_maml" the data as they were drawn; all others differentiate x for given data.
     """
+    linear = linearise_as_drawn if gradient == "e_maml" else linearise
 
     def inner_step(carry: tuple[Float[Array, " n"], Knobs], data: tuple[Batch, Array, Array]):
         phi, knobs = carry
         batch, alpha, delta = data
-        proposal, _, after, _ = propose(policy, phi, knobs, batch, delta, inner)
-        step = jax.lax.stop_gradient(proposal.step) if constant else proposal.step
+        proposal, _, after, _ = propose(policy, phi, knobs, batch, delta, inner, linear)
+        step = jax.lax.stop_gradient(proposal.step) if gradient == "first_order" else proposal.step
         return (phi + alpha * step, after), phi
 
     (phi, _), path = jax.lax.scan(inner_step, (theta, knobs), (batches, updates.alpha, updates.delta))
@@ -147,11 +150,11 @@ class MetaObjective:
         self, theta: Float[Array, " n"], knobs: Knobs, origin: Float[Array, " n"], data: TaskData
     ) -> Objective:
         """(F_i, c_i) of the gradients that look at the adapted policy's own data."""
-        policy, first_order = self.policy, self.gradient == "first_order"
+        policy = self.policy
         if self.gradient == "hessian_free":
             drawn = eqx.tree_at(lambda D: D.log_prob, data.last, _log_prob(policy, origin, data.last))
             return surrogates(policy, theta, drawn)[0], self._held_at(theta, theta[None], data)
-        phi, path = replay(policy, theta, knobs, data.batches, data.updates, self.inner, constant=first_order)
+        phi, path = replay(policy, theta, knobs, data.batches, data.updates, self.inner, self.gradient)
         F, c = surrogates(policy, phi, data.last)
         if self.held != "adapted":
             c = self._held_at(phi, path, data)

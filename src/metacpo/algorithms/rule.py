@@ -20,7 +20,14 @@ from jaxtyping import Array, Bool, Float
 from metacpo.algorithms.aims import Aim, Reward, Weights
 from metacpo.algorithms.knobs import Knobs
 from metacpo.algorithms.moves import Constrained, Linearised, Move, Proposal
-from metacpo.algorithms.trust_region import TrustRegionSettings, cg_settings, linearise, metric, trust_region
+from metacpo.algorithms.trust_region import (
+    LinearData,
+    TrustRegionSettings,
+    cg_settings,
+    linearise,
+    metric,
+    trust_region,
+)
 from metacpo.estimation import Batch, kl, surrogates
 from metacpo.policies import GaussianPolicy
 from metacpo.solver import Case, backtrack
@@ -62,13 +69,15 @@ def propose(
     batch: Batch,
     delta: Float[Array, ""] | None,
     rule: Rule,
+    linear: Callable[[GaussianPolicy, Array, Batch], LinearData] = linearise,
 ) -> tuple[Proposal, Weights, Knobs, Float[Array, ""]]:
     """(x, the weights of f, the knobs afterwards, δ) at φ on a batch.
 
     Differentiable in φ and the knobs (reverse mode) with the batch and δ fixed: the meta-gradient goes through here.
-    δ is before the factor that the knobs carry; without a given one it is that of `trust_region`.
+    δ is before the factor that the knobs carry; without a given one it is that of `trust_region`. `linear` says how
+    the data's dependence on φ counts in the derivative.
     """
-    g, b, c = linearise(policy, phi, batch)  # pyright: ignore[reportGeneralTypeIssues]  (partial hides the type)
+    g, b, c = linear(policy, phi, batch)
     weights, knobs_after = rule.aim(c, knobs)
     H = metric(policy, phi, batch, rule.region)
     if delta is None:

@@ -1,5 +1,6 @@
 """The trust region of an update: its metric and size, and the data linearised at φ."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -9,9 +10,12 @@ import jax.numpy as jnp
 import lineax
 from jaxtyping import Array, Float
 
-from metacpo.estimation import Batch, surrogates
+from metacpo.estimation import Batch, likelihoods, surrogates
 from metacpo.policies import GaussianPolicy
 from metacpo.solver import CGSettings, Problem, solve
+
+LinearData = tuple[Float[Array, " n"], Float[Array, "m n"], Float[Array, " m"]]
+Surrogates = Callable[[GaussianPolicy, Array, Batch], tuple[Array, Array]]
 
 
 @dataclass(frozen=True)
@@ -69,27 +73,36 @@ def trust_region(
     return jax.lax.stop_gradient(jnp.minimum(whole, settings.caution * whole + repair))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def linearise(
-    policy: GaussianPolicy, phi: Float[Array, " n"], batch: Batch
-) -> tuple[Float[Array, " n"], Float[Array, "m n"], Float[Array, " m"]]:
-    """(g, b, c): the surrogates' gradients and the constraint's value at φ."""
-    (_, c), pullback = jax.vjp(lambda p: surrogates(policy, p, batch), phi)
+def linearise(policy: GaussianPolicy, phi: Float[Array, " n"], batch: Batch) -> LinearData:
+    """(g, b, c): the surrogates' gradients and the constraint's value at φ. Their derivative in φ is exact for given
+    data: it counts how φ would have drawn them."""
+    return _linearise(policy, surrogates, phi, batch)
+
+
+def linearise_as_drawn(policy: GaussianPolicy, phi: Float[Array, " n"], batch: Batch) -> LinearData:
+    """The same values on the data's own policy; the derivative takes the data, and c, as they came (E-MAML)."""
+    g, b, _ = _linearise(policy, likelihoods, phi, batch)  # pyright: ignore[reportGeneralTypeIssues]  (partial)
+    return g, b, batch.c
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _linearise(policy: GaussianPolicy, form: Surrogates, phi: Float[Array, " n"], batch: Batch) -> LinearData:
+    (_, c), pullback = jax.vjp(lambda p: form(policy, p, batch), phi)
     unit = jnp.eye(c.shape[0] + 1, dtype=phi.dtype)  # first row picks L_R, the others the constraints
     (rows,) = jax.vmap(pullback)((unit[:, 0], unit[:, 1:]))
     return rows[0], rows[1:], c
 
 
-def _linearise_fwd(policy: GaussianPolicy, phi: Float[Array, " n"], batch: Batch):
-    return linearise(policy, phi, batch), (phi, batch)
+def _linearise_fwd(policy: GaussianPolicy, form: Surrogates, phi: Float[Array, " n"], batch: Batch):
+    return _linearise(policy, form, phi, batch), (phi, batch)
 
 
-def _linearise_bwd(policy: GaussianPolicy, saved, cotangents):
+def _linearise_bwd(policy: GaussianPolicy, form: Surrogates, saved, cotangents):
     """Pull (v_g, v_b, v_c) back to φ, batch constant. Hessians are symmetric, hence
 
         v_gᵀ ∂g/∂φ + Σ_j v_bjᵀ ∂b_j/∂φ + v_cᵀ ∂c/∂φ = ∇_φ [ ∂L_R/∂φ·v_g + Σ_j ∂c_j/∂φ·v_bj + v_cᵀc ]:
 
-    the gradient of directional derivatives. Exactly what autodiff of `linearise` computes, by reverse over
+    the gradient of directional derivatives. Exactly what autodiff of `_linearise` computes, by reverse over
     forward mode instead of reverse over a batched reverse: four times faster, a third of the memory.
     """
     phi, batch = saved
@@ -97,7 +110,7 @@ def _linearise_bwd(policy: GaussianPolicy, saved, cotangents):
 
     def directional(p: Float[Array, " n"]) -> Float[Array, ""]:
         def along(v: Float[Array, " n"]):
-            return jax.jvp(lambda q: surrogates(policy, q, batch), (p,), (v,))
+            return jax.jvp(lambda q: form(policy, q, batch), (p,), (v,))
 
         (_, c), (dL_R, _) = along(v_g)
         dc = jax.vmap(lambda v: along(v)[1][1])(v_b)  # [m (direction), m (constraint)]
@@ -106,7 +119,7 @@ def _linearise_bwd(policy: GaussianPolicy, saved, cotangents):
     return jax.grad(directional)(phi), jax.tree.map(jnp.zeros_like, batch)
 
 
-linearise.defvjp(_linearise_fwd, _linearise_bwd)
+_linearise.defvjp(_linearise_fwd, _linearise_bwd)
 
 
 def cg_settings(settings: TrustRegionSettings) -> CGSettings:

@@ -1,4 +1,8 @@
-"""The functions of φ whose gradients are g and b: importance-ratio surrogates on a fixed batch (LVC)."""
+"""The functions of φ whose gradients are g and b: importance-ratio surrogates on a fixed batch (LVC).
+
+Ratios count how φ would have drawn the data; likelihoods take the data as they came. On the policy that drew them both
+have the same value and gradient, and different second derivatives.
+"""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -22,6 +26,18 @@ def surrogates(
     L_R = -jnp.sum(batch.weight * ratio * batch.reward_advantage)
     change = jnp.sum((batch.cost_weight * (ratio - 1.0))[:, None] * batch.cost_advantage, axis=0)
     return L_R, batch.c + change
+
+
+def likelihoods(
+    policy: GaussianPolicy, phi: Float[Array, " n"], batch: Batch
+) -> tuple[Float[Array, ""], Float[Array, " m"]]:
+    """(L_R, c) at φ with 1 + log ρ in the place of ρ: second derivatives without the score of the data.
+
+    For estimators that add this score themselves (E-MAML; formulation I of Rothfuss et al. 2019).
+    """
+    log_ratio = policy(phi, batch.z).log_prob(batch.action) - batch.log_prob
+    L_R = -jnp.sum(batch.weight * (1.0 + log_ratio) * batch.reward_advantage)
+    return L_R, batch.c + jnp.sum((batch.cost_weight * log_ratio)[:, None] * batch.cost_advantage, axis=0)
 
 
 def constraint(policy: GaussianPolicy, phi: Float[Array, " n"], batch: Batch) -> Float[Array, " m"]:
