@@ -50,7 +50,7 @@ class ConfigError(Exception):
 # What every number must lie in, by dotted name. One notation for the check and for the message.
 RANGES = {
     "seed": "[0, 4294967295]",
-    "iterations": "[1, inf)",
+    "iterations": "[0, inf)",
     "cost_limit": "[0, inf)",
     "hidden": "[1, inf)",
     "initial_std": "(0, inf)",

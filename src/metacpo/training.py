@@ -95,7 +95,7 @@ def _continue(run: Run) -> Run:
     """The loop, from the state that the run is in to its last meta-iteration or to a signal."""
     console = Console()
     config, state, start = run.config, run.state, int(run.state.iteration)
-    if run.finished:
+    if run.finished and start:
         console.print(f"all {start} meta-iterations are done", highlight=False)
         return run
     with (
@@ -262,7 +262,7 @@ def _shown(config: Config, iteration: int, row: dict[str, np.ndarray], clock: _C
 
 
 def _say_how_it_ended(run: Run, console: Console) -> None:
-    counts = ", ".join(f"{name} {count}" for name, count in sorted(run.compilations.items()))
+    counts = ", ".join(f"{name} {count}" for name, count in sorted(run.compilations.items())) or "none"
     console.print(f"compilations: {counts}", highlight=False, soft_wrap=True)
     if not run.finished:
         done = f"interrupted after {int(run.state.iteration)} of {run.config.iterations} meta-iterations, saved"

@@ -156,8 +156,10 @@ def _assess(run: "Run", trial: Trial) -> int:
     result = _evaluate(run, trial, ("held-out", "shifted"))
     write(run.path, result)
     _show(result)
-    write_report([run.path])
-    for name in ("config.toml", "metrics.csv", "adaptation.csv", "report.html"):
+    names = ["config.toml", "metrics.csv", "adaptation.csv"]
+    if run.config.iterations:  # a report draws a training; adaptation from scratch has none
+        names.append(write_report([run.path]).name)
+    for name in names:
         print(run.path / name)
     return 0
 
