@@ -95,7 +95,7 @@ def test_every_number_has_a_range():
 
 
 BAD = {
-    "iterations": (0, "[1, inf)"),
+    "iterations": (-1, "[0, inf)"),
     "seed": (-1, "[0, 4294967295]"),
     "cost_limit": (-0.5, "[0, inf)"),
     "constraints": ("all", "'all' is not one of sum, each"),

@@ -13,7 +13,7 @@ from rich.console import Console
 from metacpo import checkpoint, evaluation
 from metacpo.config import Config, build
 from metacpo.estimation.batch import episode_stats
-from metacpo.evaluation import COLUMNS, adapt, drawn_tasks, evaluate, load_policy, table, write
+from metacpo.evaluation import COLUMNS, adapt, drawn_tasks, evaluate, load_policy, table, while_adapting, write
 from metacpo.learner import init_state
 from metacpo.metrics import MetricsWriter
 from metacpo.report import write_report
@@ -130,6 +130,17 @@ def test_the_table_counts_the_tasks_within_the_limit(result):
     mean = np.mean([row.episode_return for row in result.rows if (row.split, row.step) == ("held-out", 1)])
     line = next(line for line in text.splitlines() if "held-out" in line and " 1 " in line)
     assert f"{within}/4" in line and f"{mean:.1f}" in line and "episode cost" in text
+
+
+def test_the_policies_on_the_way_are_judged_too(result):
+    """All but the last of each task, against their limit."""
+    lines = while_adapting(result)
+    assert [line.split(",")[0] for line in lines] == list(SPLITS)
+    for split, line in zip(SPLITS, lines, strict=True):
+        costs = [row.episode_cost for row in result.rows if row.split == split and row.step == 0]
+        excess = np.maximum(np.array(costs) - 20.0, 0)
+        assert f"updates 0 to 0: {sum(excess == 0)} of 4 policies within the limit" in line
+        assert f"mean excess {excess.mean():.3g}, worst {excess.max():.3g}" in line
 
 
 def test_adapting_to_one_task_gives_its_policy_and_its_curve(run, monkeypatch):

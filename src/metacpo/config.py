@@ -71,6 +71,7 @@ RANGES = {
     "estimation.cost_lam": "[0, 1]",
     "estimation.cost_target": "(0, 1]",
     "estimation.cost_margin": "[0, inf)",
+    "estimation.critic_margin": "[0, inf)",
     "rule.penalty": "[0, inf)",
     "rule.multiplier": "(0, inf)",
     "rule.proportional": "[0, inf)",

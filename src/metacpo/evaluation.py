@@ -164,6 +164,27 @@ def table(evaluation: Evaluation) -> Table:
     return shown
 
 
+def while_adapting(evaluation: Evaluation) -> list[str]:
+    """One line a split about the policies before the last update: a robot that adapts has to live with these too."""
+    lines = []
+    for result in evaluation.splits:
+        rows = list(_rows(result, evaluation.cost_measure))
+        last = max(row.step for row in rows)
+        if before := [row for row in rows if row.step < last]:
+            within = sum(row.satisfied for row in before)
+            excess = [max(_limited(row, evaluation.cost_measure) - row.cost_limit, 0.0) for row in before]
+            lines.append(
+                f"{result.split}, updates 0 to {last - 1}: {within} of {len(before)} policies within the limit, "
+                f"mean excess {np.mean(excess):.3g}, worst {max(excess):.3g}"
+            )
+    return lines
+
+
+def _limited(row: Row, cost_measure: str) -> float:
+    """The cost that the limit limits, summed over constraints."""
+    return row.episode_cost if cost_measure == "episode" else row.discounted_cost
+
+
 def write(run_dir: Path, evaluation: Evaluation) -> None:
     """adaptation.csv, paths.csv and layout.json of a run folder, each replaced as a whole."""
     with _replacing(run_dir / "adaptation.csv") as file:

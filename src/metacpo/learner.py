@@ -168,7 +168,8 @@ def adapted_metrics(learner: Learner, walk: Walk, tasks: Task) -> dict[str, Arra
     """What the policies earned and cost on the tasks of this iteration, adapted (φ^K) and on the way there."""
     stats = walk.stats
     adapted = jax.tree.map(lambda x: x[-1], stats)
-    within = jnp.all(limited_cost(learner, adapted) <= tasks.cost_limit, axis=-1)
+    excess = jnp.max(limited_cost(learner, stats) - tasks.cost_limit, axis=-1)  # [K + 1, M], above the limit
+    within, before = excess[-1] <= 0, excess[:-1]
     row = {
         "Metrics/EpRet": jnp.mean(adapted.episode_return),
         "Metrics/EpCost": jnp.mean(jnp.sum(adapted.episode_cost, -1)),
@@ -178,6 +179,9 @@ def adapted_metrics(learner: Learner, walk: Walk, tasks: Task) -> dict[str, Arra
         "Metrics/EpLen": jnp.mean(stats.length),
         "Metrics/NonFinite": jnp.sum(stats.nonfinite),
     }
+    if learner.meta.steps:
+        row["Metrics/SatisfiedWhileAdapting"] = jnp.mean((before <= 0).astype(jnp.float32))
+        row["Metrics/ExcessWhileAdapting"] = jnp.mean(jnp.sum(jnp.maximum(before, 0.0), axis=0))
     for k in range(learner.meta.steps + 1):
         row[f"Adapt/step{k}/EpRet"] = jnp.mean(stats.episode_return[k])
         row[f"Adapt/step{k}/EpCost"] = jnp.mean(jnp.sum(stats.episode_cost[k], -1))

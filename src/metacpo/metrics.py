@@ -33,6 +33,8 @@ TAGS = {
     "Metrics/DiscountedCost": Tag("cost", "Mean discounted cost of an episode, adapted."),
     "Metrics/CostLimit": Tag("cost", "Mean limit of the tasks, on the cost measure of the run."),
     "Metrics/SatisfiedFraction": Tag("1", "Share of the tasks whose adapted cost is within the limit."),
+    "Metrics/SatisfiedWhileAdapting": Tag("1", "Share of the policies before the last update within the limit."),
+    "Metrics/ExcessWhileAdapting": Tag("cost", "Cost above the limit, summed over policies before the last update."),
     "Metrics/EpLen": Tag("steps", "Mean length of an episode."),
     "Metrics/NonFinite": Tag("worlds", "Worlds left out because something in them was not finite."),
     "Train/KL": Tag("nat", "Mean KL divergence of an inner update."),

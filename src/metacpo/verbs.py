@@ -181,9 +181,12 @@ def _evaluate(run: "Run", trial: Trial, splits: tuple[str, ...]) -> Any:
 
 
 def _show(result: Any) -> None:
-    from metacpo.evaluation import table
+    from metacpo.evaluation import table, while_adapting
 
-    Console().print(table(result))
+    console = Console()
+    console.print(table(result))
+    for line in while_adapting(result):
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def _json(text: str) -> dict[str, Any]:

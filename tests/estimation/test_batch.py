@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from metacpo.estimation import EstimationSettings, constraint, make_batch
+from metacpo.estimation.batch import critic_error
 from metacpo.policies import GaussianPolicy, Normaliser
 
 from .episodes import trajectory
@@ -77,6 +78,16 @@ def test_the_margin_is_in_standard_errors_of_the_mean():
     np.testing.assert_allclose(batch_of(HAND, 0.5, wide)[0].c, [(2 + 2 - 0.5) / 3], rtol=1e-6)
     c = batch_of(HAND, 0.5, wide_discounted)[0].c
     np.testing.assert_allclose(c, [0.5 * (15 / 16 + 2 * 7 / 16 - 0.5)], rtol=1e-6)
+
+
+def test_what_the_cost_critic_leaves_unexplained_can_count_as_cost():
+    """Two episodes of mean advantage 3 and −1 per step: the standard deviation is 2, of the mean 2/√(2 − 1)."""
+    advantage = jnp.stack([jnp.array([4.0, 2.0]), jnp.array([-3.0, 1.0])], axis=1)[..., None]
+    np.testing.assert_allclose(critic_error(advantage, jnp.full((2, 2), 0.25)), [2.0], rtol=1e-6)
+    np.testing.assert_array_equal(critic_error(advantage[:, :1], jnp.full((2, 1), 0.5)), [0.0])
+    plain, wary = (batch_of(HAND, 0.5, dataclasses.replace(EPISODE, critic_margin=x))[0] for x in (0.0, 3.0))
+    assert float(wary.c[0]) > float(plain.c[0])
+    np.testing.assert_array_equal(wary.cost_advantage, plain.cost_advantage)
 
 
 @pytest.mark.parametrize("settings", [EPISODE, DISCOUNTED])

@@ -24,7 +24,8 @@ class EstimationSettings:
     gamma, lam, critic serve the reward; cost_gamma, cost_lam, cost_critic every cost.
     cost_measure says which cost the limit limits: "episode" (Σ c_t) or "discounted" (Σ γᵗ c_t).
     Updates aim below the limit h, because a batch measures the cost with an error and a surrogate keeps only part
-    of its promises: at cost_target·h, with cost_margin standard errors of the batch's mean added to the cost.
+    of its promises: at cost_target·h, with cost_margin standard errors of the batch's mean added to the cost, and
+    critic_margin of what the cost critic does not explain.
     """
 
     gamma: float = 0.99
@@ -36,6 +37,7 @@ class EstimationSettings:
     cost_measure: CostMeasure = "episode"
     cost_target: float = 1.0
     cost_margin: float = 0.0
+    critic_margin: float = 0.0
 
 
 class Batch(eqx.Module):
@@ -128,9 +130,12 @@ def make_batch(
     weight = _normalised(valid)
     fade = discounts(settings.gamma, valid.shape[0])[:, None]
     cost_weight = weight if episodic else _normalised(valid * fade)
+    stats = episode_stats(trajectory, settings.gamma)
+    c = constraint_value(trajectory, stats, cost_limit, settings)
+    if settings.critic_margin:
+        c = c + settings.critic_margin * critic_error(cost_advantage, cost_weight)
     reward_advantage = reward_advantage - jnp.sum(weight * reward_advantage)
     cost_advantage = cost_advantage - jnp.sum(cost_weight[..., None] * cost_advantage, axis=(0, 1))
-    stats = episode_stats(trajectory, settings.gamma)
     batch = Batch(
         z=_flat(z),
         action=_flat(trajectory.action),
@@ -139,7 +144,7 @@ def make_batch(
         cost_advantage=_flat(cost_advantage),
         weight=_flat(weight),
         cost_weight=_flat(cost_weight),
-        c=constraint_value(trajectory, stats, cost_limit, settings),
+        c=c,
     )
     return batch, stats
 
@@ -177,6 +182,17 @@ def constraint_value(
     per_episode = jnp.sum(cost, axis=0)
     error = jnp.std(per_episode, axis=0) / jnp.sqrt(jnp.asarray(max(per_episode.shape[0] - 1, 1), cost.dtype))
     return unit * (jnp.mean(per_episode, axis=0) + settings.cost_margin * error - settings.cost_target * cost_limit)
+
+
+def critic_error(cost_advantage: Float[Array, "T B m"], cost_weight: Float[Array, "T B"]) -> Float[Array, " m"]:
+    """Standard error over episodes of the mean advantage of the policy's own actions, in cost per step.
+
+    That mean is 0 in every episode where the critic foresees all that happens. What is left is how far the surrogate
+    L_C, an average of these advantages, can be off. 0 for a single episode, which has no spread to judge by.
+    """
+    B = cost_advantage.shape[1]
+    each = B * jnp.sum(cost_weight[..., None] * cost_advantage, axis=0)
+    return jnp.std(each, axis=0) / jnp.sqrt(jnp.asarray(max(B - 1, 1), cost_advantage.dtype))
 
 
 def _normalised(weight: Float[Array, "T B"]) -> Float[Array, "T B"]:
