@@ -1,0 +1,56 @@
+"""CPO alone, as published: it reaches the limit and keeps it. The published code's mistake does not, and we can tell."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from metacpo.config import Config, build
+from metacpo.learner import init_state, meta_iteration
+
+from .wrong import WrongSign
+
+LIMIT = 25.0
+ITERATIONS = 100
+
+
+def costs_of_training(move=None, seed=0) -> tuple[np.ndarray, np.ndarray]:
+    """Return and cost per episode of every iteration of CPO on Point-Circle's reference task."""
+    config = Config.preset(
+        "point-circle",
+        algorithm="cpo",
+        warmup={"iterations": 0},
+        meta={"tasks": 1, "episodes": 80},
+        estimation={"cost_target": 1.0, "cost_margin": 0.0},
+        outer={"max_kl": 0.02, "damping": 0.3, "caution": 0.2},
+    )
+    learner = build(config)
+    only = learner.tasks.make({}).params
+    tasks = dataclasses.replace(learner.tasks, draw={"train": lambda key: only})
+    rule = learner.algorithm.outer
+    outer = rule if move is None else dataclasses.replace(rule, move=move)
+    algorithm = dataclasses.replace(learner.algorithm, outer=outer)
+    learner = dataclasses.replace(learner, tasks=tasks, algorithm=algorithm)
+    step = jax.jit(meta_iteration, static_argnums=0)
+    state, rows = init_state(learner, seed), []
+    for _ in range(ITERATIONS):
+        state, row = step(learner, state)
+        rows.append((float(row["Metrics/EpRet"]), float(row["Metrics/EpCost"])))
+    earned, cost = np.array(rows).T
+    return earned, cost
+
+
+@pytest.mark.slow
+def test_cpo_reaches_the_limit_and_keeps_it():
+    earned, cost = costs_of_training()
+    assert abs(cost[-20:].mean() - LIMIT) <= 0.1 * LIMIT
+    assert earned[-20:].mean() >= 35
+
+
+@pytest.mark.slow
+def test_cpo_with_the_sign_of_published_code_does_not():
+    """Same data, line search and region: what differs is r in the dual."""
+    earned, cost = costs_of_training(WrongSign())
+    assert abs(cost[-20:].mean() - LIMIT) > 0.1 * LIMIT
+    assert earned[-20:].mean() < 35
