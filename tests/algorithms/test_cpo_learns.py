@@ -1,4 +1,4 @@
-"""CPO alone, as published: it reaches the limit and keeps it. The published code's mistake does not, and we can tell."""
+"""CPO alone, as published: it reaches the limit and keeps it. With the mistake of published code it does not."""
 
 import dataclasses
 
