@@ -51,9 +51,9 @@ USAGE = [
     (f"train {SMOKE} --seed -1", "seed", "-1", "[0, 4294967295]"),
     (f"train {SMOKE} --cost-limit -3", "cost_limit", "-3.0", "[0, inf)"),
     (f"train {SMOKE} --cost-limit nan", "cost_limit", "nan", "[0, inf)"),
-    (f"train {SMOKE} --iterations 0", "iterations", "0", "[1, inf)"),
+    (f"train {SMOKE} --iterations -1", "iterations", "-1", "[0, inf)"),
     (f"train {SMOKE} --hidden 8 x", "--hidden", "'x'", "INT"),
-    (f"train {SMOKE} --algorithm ppo", "--algorithm", "'ppo'", "'meta-cpo', 'cpo'"),
+    (f"train {SMOKE} --algorithm ppo", "--algorithm", "'ppo'", "'meta-cpo', 'meta-trpo'"),
     (f"train {SMOKE} --env moon", "env", "'moon'", "point-circle"),
     (f"train {SMOKE} --meta.steps -1", "meta.steps", "-1", "[0, inf)"),
     (f"train {SMOKE} --meta.steps 1.5", "--meta.steps", "'1.5'", "a whole number"),
@@ -172,8 +172,14 @@ def evaluated(monkeypatch):
 
     monkeypatch.setattr(evaluation, "evaluate", evaluate)
     monkeypatch.setattr(evaluation, "table", lambda result: f"table of {result}", raising=False)
+    monkeypatch.setattr(evaluation, "while_adapting", lambda result: [f"the way to {result}"])
     monkeypatch.setattr(evaluation, "write", lambda folder, result: calls.update(written=folder))
-    monkeypatch.setattr("metacpo.report.write_report", lambda folders: calls.update(reported=folders))
+
+    def write_report(folders):
+        calls["reported"] = folders
+        return folders[0] / "report.html"
+
+    monkeypatch.setattr("metacpo.report.write_report", write_report)
     return calls
 
 
@@ -185,7 +191,8 @@ def test_adapt_uses_the_options_and_writes_nothing(run_dir, evaluated, capsys):
     assert (call["settings"], call["splits"], call["seed"]) == (settings, ("shifted",), 4)
     assert call["cost_limit"] == 12.5
     assert float(call["task"].params["radius"]) == pytest.approx(1.3)
-    assert "table of the result" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "table of the result" in said and "the way to the result" in said
     assert "written" not in evaluated
 
 
