@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from metacpo import checkpoint
+from metacpo.algorithms.knobs import Knobs
 from metacpo.learner import Outlook, TrainState
 from metacpo.policies import Normaliser
 
@@ -16,7 +17,8 @@ def state(iteration: int, size: int = 6) -> TrainState:
     key = jax.random.key(iteration)
     normaliser = Normaliser(jnp.float32(iteration + 0.1), jnp.arange(3.0) / 3, jnp.full(3, 0.7))
     outlook = Outlook(jnp.float32(1.5), jnp.float32(-2.5), jnp.float32(jnp.nan), jnp.float32(iteration))
-    return TrainState(jax.random.normal(key, (size,)), normaliser, key, jnp.int32(iteration), outlook)
+    knobs = Knobs(jnp.full(1, 0.3), jnp.full(1, -0.2), jnp.float32(iteration + 0.7))
+    return TrainState(jax.random.normal(key, (size,)), knobs, normaliser, key, jnp.int32(iteration), outlook)
 
 
 def same(a: TrainState, b: TrainState) -> bool:
