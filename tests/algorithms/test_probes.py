@@ -1,0 +1,71 @@
+"""From scratch on a bandit and on a walk past toll gates: the value, or the failure, that every rule must show.
+
+What `--iterations 0` does: the updates of an algorithm start at a random policy. The data are sampled, critics and
+margins included; the truth is the closed form (bandit) or the linear program (toll gates).
+"""
+
+import jax
+import numpy as np
+import pytest
+
+from metacpo.adaptation import AdaptationSettings, adapt_tasks
+from metacpo.config import Config, build
+from metacpo.envs import bandit, tabular
+from metacpo.learner import init_state
+
+UPDATES = 60
+TAIL = 10  # policies at the end that are judged
+EPISODES = 200
+SETTLING = ("meta-cpo", "pcpo", "cpo-lagrangian", "safe-meta")  # within the limit
+# A multiplier lags behind and, past the gates, stays on the safe detour: a Lagrangian is never best at a mix of two ways.
+# A switch overshoots.
+SWINGING = ("trpo-lagrangian", "meta-crpo")
+PRESETS = {
+    "bandit": {
+        "inner": {"max_kl": 0.1, "damping": 0.01},
+        "rule": {"penalty": 0.2, "integral": 2.0, "proportional": 2.0, "step_size": 0.5, "kl_price": 1.0},
+    },
+    "tabular": {
+        "inner": {"max_kl": 0.1, "damping": 0.1, "caution": 1.0},
+        "rule": {"penalty": 0.2, "integral": 5.0, "proportional": 3.0, "step_size": 3.0, "kl_price": 1.0},
+    },
+}
+TASKS = {"bandit": {}, "tabular": {"toll_low": 0.05, "toll_middle": 0.6}}  # else: as the families' defaults
+
+
+def from_scratch(preset, name):
+    """Return and cost [TAIL] of the last policies of one long adaptation, those of the first one, and the task."""
+    learner = build(Config.preset(preset, algorithm=name, **PRESETS[preset]))
+    task = learner.tasks.make(TASKS[preset])
+    tasks = jax.tree.map(lambda x: x[None], task)
+    adaptation = AdaptationSettings(UPDATES, EPISODES, 1)
+    run = jax.jit(lambda state, key: adapt_tasks(learner, state, tasks, key, adaptation).stats)
+    stats = run(init_state(learner, 0), jax.random.key(1))
+    earned, paid = np.asarray(stats.episode_return)[:, 0], np.asarray(stats.episode_cost)[:, 0, 0]
+    return earned[-TAIL:].mean(), paid[-TAIL:].mean(), earned[0], task
+
+
+def optimum(preset, task):
+    """The best expected return under the family's own limit."""
+    if preset == "bandit":
+        return float(bandit.optimal_value(task)[0])
+    return tabular.optimal_value(task, float(task.cost_limit[0]))[0]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", SETTLING + SWINGING)
+def test_a_safe_rule_comes_near_the_optimum_under_its_limit(preset, name):
+    earned, paid, first, task = from_scratch(preset, name)
+    best, limit = optimum(preset, task), float(task.cost_limit[0])
+    assert first < 0.2 * best  # the updates are what does it
+    assert earned >= (0.9 if name in SETTLING else 0.85) * best
+    assert paid <= (limit if name in SETTLING else 1.25 * limit)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", ["meta-trpo", "maml-penalty"])
+def test_a_rule_without_a_limit_breaks_it(preset, name):
+    """Blind to the cost, or with a price on it that is too low: more return than any safe policy has."""
+    earned, paid, _, task = from_scratch(preset, name)
+    assert earned > optimum(preset, task)
+    assert paid > 1.5 * float(task.cost_limit[0])
