@@ -17,7 +17,7 @@ UPDATES = 60
 TAIL = 10  # policies at the end that are judged
 EPISODES = 200
 SETTLING = ("meta-cpo", "pcpo", "cpo-lagrangian", "safe-meta")  # within the limit
-# A multiplier lags behind and, past the gates, stays on the safe detour: a Lagrangian is never best at a mix of two ways.
+# A multiplier lags behind and, past the gates, stays on the safe detour: a Lagrangian never prefers a mix of two ways.
 # A switch overshoots.
 SWINGING = ("trpo-lagrangian", "meta-crpo")
 PRESETS = {
