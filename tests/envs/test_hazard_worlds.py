@@ -1,5 +1,7 @@
 """Car-Circle-Hazard and Point-Button-Hazard: lossless physics, one function for every task, rules by hand."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,8 +25,8 @@ STEPS, WORLDS = 60, 5
 def made(name: str, threads: int | None = None):
     """The environment with a number of threads."""
     return {
-        "car-circle-hazard": lambda: CircleHazard(Car(), threads),
-        "point-button-hazard": lambda: PointButton(threads),
+        "car-circle-hazard": lambda: CircleHazard(Car(), partial(MujocoC, threads=threads)),
+        "point-button-hazard": lambda: PointButton(partial(MujocoC, threads=threads)),
     }[name]()
 
 

@@ -68,8 +68,8 @@ class Episode:
     @property
     def physics(self) -> PhysicsState:
         """[T + 1] worlds with their sensors."""
-        bits, sensors = self.env.physics._sense(self.states, self.held, (self.steps + 1,))
-        return PhysicsState(jnp.asarray(bits), jnp.asarray(sensors))
+        bits, seen = self.env.physics._sense(self.states, self.held, (self.steps + 1,))
+        return self.env.physics._state(jnp.asarray(bits), jnp.asarray(seen))
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -103,12 +103,8 @@ def _button(episode: Episode, env: PointButton):
         return reward_and_cost(episode.task, world(before, goal, timer), place(before), place(after), touched)
 
     physics = episode.physics
-    before, after = (PhysicsState(p[0], p[1]) for p in zip(_pairs(physics.bits), _pairs(physics.sensors), strict=True))
+    before, after = (jax.tree.map(lambda x: x[part], physics) for part in (slice(None, -1), slice(1, None)))  # noqa: B023
     return obs, *jax.vmap(outcome)(before, after, goal[:-1], timer[:-1])
-
-
-def _pairs(rows):
-    return rows[:-1], rows[1:]
 
 
 def test_observation_reward_and_costs_are_upstreams(episode):

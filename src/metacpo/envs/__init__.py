@@ -8,6 +8,7 @@ from metacpo.envs.button import PointButton
 from metacpo.envs.circle import Circle
 from metacpo.envs.circle_hazard import CircleHazard
 from metacpo.envs.navigation import Navigation
+from metacpo.envs.physics import PHYSICS, engine
 from metacpo.envs.robots import Car, Point
 from metacpo.envs.tabular import TollGates
 
@@ -21,7 +22,6 @@ ENVIRONMENTS: dict[str, Callable[[], Environment]] = {
     "bandit": Bandit,
     "tabular": TollGates,
 }
-PHYSICS = ("mujoco",)
 
 
 class UnknownEnvironment(ValueError):
@@ -35,9 +35,8 @@ def make(name: str, physics: str = "mujoco") -> Environment:
     """
     if name not in ENVIRONMENTS:
         raise UnknownEnvironment(f"env: {name!r} is not one of {', '.join(ENVIRONMENTS)}")
-    if physics not in PHYSICS:
-        raise UnknownEnvironment(f"physics: {physics!r} is not one of {', '.join(PHYSICS)}")
-    return ENVIRONMENTS[name]()
+    env, chosen = ENVIRONMENTS[name](), engine(physics)
+    return env.with_physics(chosen) if hasattr(env, "with_physics") else env
 
 
 __all__ = ["ENVIRONMENTS", "PHYSICS", "Environment", "State", "UnknownEnvironment", "make"]

@@ -26,7 +26,7 @@ from metacpo.envs.base import State
 from metacpo.envs.circle import Range
 from metacpo.envs.costs import hazard_cost
 from metacpo.envs.lidar import pseudo_lidar
-from metacpo.envs.physics import MujocoC, PhysicsState
+from metacpo.envs.physics import Engine, MujocoC, Physics, PhysicsState
 from metacpo.envs.placement import crowded, place
 from metacpo.envs.robots import POINT_BUTTON, SUBSTEPS, Point
 from metacpo.tasks import Parameter, Task, TaskDistribution, TaskError
@@ -63,13 +63,17 @@ class PointButton:
     episode_length = EPISODE_LENGTH
     cost_names = ("buttons", "hazards")
 
-    def __init__(self, threads: int | None = None):
+    def __init__(self, engine: Engine = MujocoC):
         self.robot = Point()
-        self.threads = threads
+        self.engine = engine
+
+    def with_physics(self, engine: Engine) -> "PointButton":
+        """The same tasks on another engine."""
+        return PointButton(engine)
 
     @cached_property
-    def physics(self) -> MujocoC:
-        return MujocoC(POINT_BUTTON, SUBSTEPS, self.threads)
+    def physics(self) -> Physics:
+        return self.engine(POINT_BUTTON, SUBSTEPS)
 
     @property
     def tasks(self) -> TaskDistribution:

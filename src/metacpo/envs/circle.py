@@ -21,7 +21,7 @@ from metacpo.envs import robots
 from metacpo.envs.base import State
 from metacpo.envs.costs import wall_cost
 from metacpo.envs.lidar import pseudo_lidar
-from metacpo.envs.physics import MujocoC, PhysicsState
+from metacpo.envs.physics import Engine, MujocoC, Physics, PhysicsState
 from metacpo.envs.robots import POINT as POINT
 from metacpo.envs.robots import SUBSTEPS, Robot
 from metacpo.tasks import Parameter, Task, TaskDistribution
@@ -46,18 +46,22 @@ class Circle:
     episode_length = EPISODE_LENGTH
     cost_names = ("walls",)
 
-    def __init__(self, robot: Robot, shifted: Range, threads: int | None = None):
+    def __init__(self, robot: Robot, shifted: Range, engine: Engine = MujocoC):
         self.robot = robot
         self.shifted = shifted
-        self.threads = threads
+        self.engine = engine
+
+    def with_physics(self, engine: Engine) -> "Circle":
+        """The same tasks on another engine."""
+        return Circle(self.robot, self.shifted, engine)
 
     @property
     def observation_size(self) -> int:
         return self.robot.observation_size + 16
 
     @cached_property
-    def physics(self) -> MujocoC:
-        return MujocoC(self.robot.mjcf, SUBSTEPS, self.threads)
+    def physics(self) -> Physics:
+        return self.engine(self.robot.mjcf, SUBSTEPS)
 
     @property
     def tasks(self) -> TaskDistribution:

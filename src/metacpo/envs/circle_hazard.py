@@ -20,7 +20,7 @@ from metacpo.envs.base import State
 from metacpo.envs.circle import LIDAR_RANGE, PARAMETERS, Circle, Range, draw_circle
 from metacpo.envs.costs import hazard_cost
 from metacpo.envs.lidar import pseudo_lidar
-from metacpo.envs.physics import PhysicsState
+from metacpo.envs.physics import Engine, MujocoC, Physics, PhysicsState
 from metacpo.envs.placement import crowded, place
 from metacpo.envs.robots import Robot
 from metacpo.tasks import Parameter, Task, TaskDistribution, TaskError
@@ -45,15 +45,19 @@ class CircleHazard:
     episode_length = Circle.episode_length
     cost_names = ("walls", "hazards")
 
-    def __init__(self, robot: Robot, threads: int | None = None):
-        self.circle = Circle(robot, shifted=(1.5, 2.0), threads=threads)
+    def __init__(self, robot: Robot, engine: Engine = MujocoC):
+        self.circle = Circle(robot, (1.5, 2.0), engine)
+
+    def with_physics(self, engine: Engine) -> "CircleHazard":
+        """The same tasks on another engine."""
+        return CircleHazard(self.circle.robot, engine)
 
     @property
     def observation_size(self) -> int:
         return self.circle.observation_size + 16
 
     @property
-    def physics(self):
+    def physics(self) -> Physics:
         return self.circle.physics
 
     @property

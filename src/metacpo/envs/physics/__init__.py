@@ -1,5 +1,8 @@
 """Engines that advance an environment's bodies; the only place that imports MuJoCo."""
 
-from metacpo.envs.physics.mujoco_c import MujocoC, PhysicsState
+from metacpo.envs.physics.engines import PHYSICS, Engine, Physics, engine
+from metacpo.envs.physics.model import PhysicsError
+from metacpo.envs.physics.mujoco_c import MujocoC
+from metacpo.envs.physics.state import PhysicsState
 
-__all__ = ["MujocoC", "PhysicsState"]
+__all__ = ["PHYSICS", "Engine", "MujocoC", "Physics", "PhysicsError", "PhysicsState", "engine"]

@@ -14,31 +14,22 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
 from jax.experimental.buffer_callback import buffer_callback
-from jaxtyping import Array, Float, UInt32
+from jaxtyping import Array, Float
 from mujoco.rollout import Rollout
+
+from metacpo.envs.physics.model import check_places, load
+from metacpo.envs.physics.state import PhysicsState
 
 FULL_PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS
 CONTROL = mujoco.mjtState.mjSTATE_CTRL
 PLACES = mujoco.mjtState.mjSTATE_MOCAP_POS
-NO_WARMSTART = mujoco.mjtDisableBit.mjDSBL_WARMSTART.value
-NO_SENSORS = mujoco.mjtDisableBit.mjDSBL_SENSOR.value
-NO_CONTACTS = mujoco.mjtDisableBit.mjDSBL_CONTACT.value
-NO_CONSTRAINTS = mujoco.mjtDisableBit.mjDSBL_CONSTRAINT.value
 
-HostState = tuple[np.ndarray, np.ndarray]  # the two fields of PhysicsState, in NumPy
-
-
-class PhysicsState(eqx.Module):
-    """What one world is (bits) and what its sensors say of it (sensors, SI units, MJCF order)."""
-
-    bits: UInt32[Array, "*batch words"]
-    sensors: Float[Array, "*batch sensors"]
+HostState = tuple[np.ndarray, np.ndarray]  # bits [*batch, words], and all of PhysicsState's numbers in one array
 
 
 class MujocoC:
@@ -54,14 +45,13 @@ class MujocoC:
     """
 
     def __init__(self, mjcf: Path, substeps: int, threads: int | None = None):
-        self.model = _load(mjcf, NO_WARMSTART)
-        idle = NO_SENSORS if _constrainable(self.model) else NO_SENSORS | NO_CONTACTS | NO_CONSTRAINTS
-        self._moving = _load(mjcf, NO_WARMSTART | idle)
+        self.model, self._moving = load(mjcf), load(mjcf, moving=True)
         self.substeps = substeps
         self.state_size = mujoco.mj_stateSize(self.model, FULL_PHYSICS.value)
         self.sensor_size = self.model.nsensordata
         self.control_size = self.model.nu
         self.mocaps = self.model.nmocap
+        self._seen = (self.sensor_size, self.model.nq, self.model.nv, self.model.na)
         self._given = CONTROL.value | (PLACES.value if self.mocaps else 0)  # what a call is told, in this order
         threads = threads or os.cpu_count() or 1
         self._data = [mujoco.MjData(self.model) for _ in range(threads)]
@@ -88,20 +78,23 @@ class MujocoC:
 
     def _held(self, control: Float[Array, " nu"], places: Float[Array, "mocaps 3"] | None) -> Float[Array, " held"]:
         """What stays the same during a call, as one vector."""
-        if (0 if places is None else places.shape[0]) != self.mocaps:
-            given = "none" if places is None else f"{places.shape[0]}"
-            raise ValueError(f"places: {given} given, the model has {self.mocaps} mocap bodies")
+        check_places(self.model, places)
         return control if places is None else jnp.concatenate([control, places.ravel()])
 
     def _call(self, host: Callable[..., HostState], *inputs: Array) -> PhysicsState:
         bits = jax.ShapeDtypeStruct((2 * self.state_size,), jnp.uint32)
-        sensors = jax.ShapeDtypeStruct((self.sensor_size,), jnp.float32)
+        seen = jax.ShapeDtypeStruct((sum(self._seen),), jnp.float32)
         # broadcast_all: nested vmaps (tasks, episodes) become leading axes of a single host call.
         if jax.default_backend() == "cpu":
             # The arrays are in the host's memory already: 10 microseconds a call where pure_callback takes 130.
-            call = buffer_callback(_in_place(host), (bits, sensors), vmap_method="broadcast_all")
-            return PhysicsState(*call(*inputs))
-        return PhysicsState(*jax.pure_callback(host, (bits, sensors), *inputs, vmap_method="broadcast_all"))
+            bits, seen = buffer_callback(_in_place(host), (bits, seen), vmap_method="broadcast_all")(*inputs)
+        else:
+            bits, seen = jax.pure_callback(host, (bits, seen), *inputs, vmap_method="broadcast_all")
+        return self._state(bits, seen)
+
+    def _state(self, bits: Array, seen: Array) -> PhysicsState:
+        sensors, qpos, qvel, act = jnp.split(seen, np.cumsum(self._seen)[:-1], axis=-1)
+        return PhysicsState(sensors, qpos, qvel, act, bits)
 
     def _host_reset(self, qpos, qvel, held) -> HostState:
         qpos, qvel = np.asarray(qpos, np.float64), np.asarray(qvel, np.float64)
@@ -122,9 +115,11 @@ class MujocoC:
         return self._sense(np.ascontiguousarray(after), held, bits.shape[:-1])
 
     def _sense(self, state: np.ndarray, held: np.ndarray, batch: tuple[int, ...]) -> HostState:
-        """The state [N, s] as bits [*batch, 2 s] with its sensors [*batch, y]."""
-        sensors = self._advance(self.model, state, held, 1)[1][:, 0].astype(np.float32)
-        return state.view(np.uint32).reshape(*batch, -1), sensors.reshape(*batch, -1)
+        """The state [N, s] as bits [*batch, 2 s], and as what is seen of it: sensors, then qpos, qvel and act."""
+        seen = np.empty((len(state), sum(self._seen)), np.float32)
+        seen[:, : self.sensor_size] = self._advance(self.model, state, held, 1)[1][:, 0]
+        seen[:, self.sensor_size :] = state[:, 1 : 1 + sum(self._seen[1:])]  # MuJoCo's order: time, qpos, qvel, act, …
+        return state.view(np.uint32).reshape(*batch, -1), seen.reshape(*batch, -1)
 
     def _advance(
         self, model: mujoco.MjModel, state: np.ndarray, held: np.ndarray, steps: int
@@ -146,23 +141,6 @@ class MujocoC:
                 sensordata=sensors,
             )
         return states, sensors
-
-
-def _load(mjcf: Path, disable: int) -> mujoco.MjModel:
-    """The model with flags of mjtDisableBit. Without warm start the result cannot depend on where calls cut."""
-    model = mujoco.MjModel.from_xml_path(str(mjcf))
-    model.opt.disableflags |= disable
-    return model
-
-
-def _constrainable(model: mujoco.MjModel) -> bool:
-    """Whether a state of this model can have a constraint: equality, limit, friction loss or contact."""
-    able = (model.geom_contype[:, None] & model.geom_conaffinity[None, :]) != 0
-    apart = model.geom_bodyid[:, None] != model.geom_bodyid[None, :]
-    contacts = bool((able & apart).any()) or model.npair > 0 or model.nflex > 0
-    limits = model.jnt_limited.any() or model.tendon_limited.any()
-    friction = model.dof_frictionloss.any() or model.tendon_frictionloss.any()
-    return bool(contacts or limits or friction or model.neq > 0)
 
 
 def _in_place(host: Callable[..., HostState]) -> Callable[..., None]:
