@@ -20,7 +20,7 @@ from metacpo.adaptation import AdaptationSettings
 from metacpo.algorithms.meta import MetaSettings
 from metacpo.algorithms.registry import Algorithm, CompositionError, Parts, RuleSettings, compose
 from metacpo.algorithms.trust_region import TrustRegionSettings
-from metacpo.envs import ENVIRONMENTS, PHYSICS, make
+from metacpo.envs import ENVIRONMENTS, PHYSICS, known, make
 from metacpo.envs.costs import SummedCosts
 from metacpo.estimation import EstimationSettings
 from metacpo.learner import Learner, WarmupSettings
@@ -106,7 +106,7 @@ class Config:
 
     preset_name: tyro.conf.Suppress[str] = "point-circle"
     env: str = "point-circle"
-    """Family of tasks."""
+    """Family of tasks; MODULE:ATTRIBUTE or FILE.py:ATTRIBUTE is one of your own."""
     physics: str = "mujoco"
     """Engine that advances the bodies."""
     algorithm: AlgorithmName = "meta-cpo"
@@ -136,9 +136,10 @@ class Config:
     def __post_init__(self):
         for item, kind in _fields(Config):
             _read(kind, getattr(self, item), item)
-        for name, allowed in (("env", ENVIRONMENTS), ("physics", PHYSICS)):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name}: {getattr(self, name)!r} is not one of {', '.join(allowed)}")
+        if not known(self.env):
+            raise ConfigError(f"env: {self.env!r} is not one of {', '.join(ENVIRONMENTS)}, nor MODULE:ATTRIBUTE")
+        if self.physics not in PHYSICS:
+            raise ConfigError(f"physics: {self.physics!r} is not one of {', '.join(PHYSICS)}")
 
     @staticmethod
     def preset(name: str, **overrides: Any) -> "Config":
@@ -150,14 +151,17 @@ class Config:
 
     @staticmethod
     def load(path: Path) -> "Config":
-        """The settings in a TOML file; what the file leaves out has its default."""
+        """The settings in a TOML file; what it leaves out has its default. An env FILE.py is found beside it."""
         try:
             data = tomllib.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ConfigError(f"{path}: missing") from None
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(f"{path}: cannot be read ({error})") from None
-        return _read(Config, data, "")
+        where, _, attribute = str(data.get("env", "")).rpartition(":")
+        if where.endswith(".py"):  # absolute from here on: a run folder is not where the file is
+            data["env"] = f"{(path.parent / where).resolve()}:{attribute}"
+        return _read(Config, {"preset_name": path.stem} | data, "")
 
     def save(self, path: Path) -> None:
         """Every setting, also those at their default: a run must not change with the library's defaults."""

@@ -107,14 +107,14 @@ class Doctor:
 
 
 def _train(args: Sequence[str]) -> Verb:
-    """Meta-train a preset into a new run folder, then evaluate it and write its report."""
+    """Meta-train a preset (or a TOML file) into a new run folder, then evaluate it and write its report."""
     from metacpo.config import Config, presets
 
     asks_help = bool({"-h", "--help"} & set(args))
     if (not args or args[0].startswith("-")) and not asks_help:
-        raise UsageError(f"PRESET: missing; it comes first and is one of {', '.join(presets())}")
+        raise UsageError(f"PRESET: missing; it comes first: a FILE.toml, or one of {', '.join(presets())}")
     name = DEFAULT_PRESET if args[0].startswith("-") else args[0]
-    preset = Config.preset(name)
+    preset = Config.load(Path(name)) if name.endswith(".toml") else Config.preset(name)
 
     @dataclass(frozen=True)
     class Train:
@@ -129,7 +129,7 @@ def _train(args: Sequence[str]) -> Verb:
             name = f"{config.preset_name}-{config.algorithm}-seed{config.seed}-{now}"
             return _finish(train(config, self.run_dir or Path("runs") / name))
 
-    about = f"{_train.__doc__} PRESET is one of {', '.join(presets())}; defaults shown are those of {name}."
+    about = f"{_train.__doc__} PRESET is a FILE.toml or one of {', '.join(presets())}; defaults shown are those of {name}."
     return parse(Train, "train PRESET", args[args[:1] == [name] :], about)
 
 

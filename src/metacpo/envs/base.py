@@ -8,6 +8,10 @@ from jaxtyping import Array, Bool, Float, Int32, Key, PyTree
 from metacpo.tasks import Task, TaskDistribution
 
 
+class ContractError(ValueError):
+    """What an environment does against `Environment`'s contract; the message is one line with the remedy."""
+
+
 class State(eqx.Module):
     """One world after a reset or a step. reward and cost belong to the step that led here (0 after a reset).
 

@@ -49,7 +49,7 @@ Engine = Callable[[Path, int], Physics]  # (MJCF file, substeps)
 def engine(name: str) -> Engine:
     """The engine called `name`. Raises PhysicsError for an unknown one and for one that is not installed.
 
-    "mujoco": C on CPU threads. "mjx": MJX in JAX, on whatever JAX runs on. "warp": MJX on MuJoCo Warp, NVIDIA GPUs only.
+    "mujoco": C on CPU threads. "mjx": MJX in JAX, on whatever JAX runs on. "warp": MJX on MuJoCo Warp, for NVIDIA GPUs.
     """
     if name not in PHYSICS:
         raise PhysicsError(f"physics: {name!r} is not one of {', '.join(PHYSICS)}")

@@ -20,8 +20,8 @@ class PhysicsError(ValueError):
 def load(mjcf: Path, moving: bool = False) -> mujoco.MjModel:
     """The MJCF file as a model. Without warm start the result cannot depend on where calls cut.
 
-    moving: the model that is only moved on: it evaluates no sensors, which do not act on the motion, and does not search
-    for constraints if it can have none (the Point: nothing to touch, no limits; a sixth of the time).
+    moving: the model that is only moved on: it evaluates no sensors, which do not act on the motion, and does not
+    search for constraints if it can have none (the Point: nothing to touch, no limits; a sixth of the time).
     Raises PhysicsError for a file that is missing or does not compile.
     """
     try:

@@ -1,0 +1,146 @@
+"""Environments by name: the families of this package, those of installed packages, and one in a file of the user's.
+
+    make("point-circle")                     a family of this package
+    make("hopper")                           registered by @register("hopper"), or by a package's entry point:
+                                             [project.entry-points."metacpo.environments"]  hopper = "my_package:env"
+    make("my_package.hopper:env")            an Environment in a module that Python finds
+    make("examples/own_robot/cart.py:env")   an Environment in a file
+"""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from metacpo.envs.bandit import Bandit
+from metacpo.envs.base import Environment
+from metacpo.envs.button import PointButton
+from metacpo.envs.circle import Circle
+from metacpo.envs.circle_hazard import CircleHazard
+from metacpo.envs.navigation import Navigation
+from metacpo.envs.physics import PHYSICS, engine
+from metacpo.envs.robots import Car, Point
+from metacpo.envs.tabular import TollGates
+
+ENTRY_POINTS = "metacpo.environments"
+ENVIRONMENTS: dict[str, Callable[[], Environment]] = {
+    "point-circle": lambda: Circle(Point(), shifted=(2.0, 2.5)),
+    "car-circle": lambda: Circle(Car(), shifted=(1.5, 2.0)),
+    "point-circle-hazard": lambda: CircleHazard(Point()),
+    "car-circle-hazard": lambda: CircleHazard(Car()),
+    "point-button-hazard": PointButton,
+    "navigation": Navigation,
+    "bandit": Bandit,
+    "tabular": TollGates,
+}
+
+
+class UnknownEnvironment(ValueError):
+    """An environment that cannot be found or is none; the message is one line with the remedy."""
+
+
+def register(name: str) -> Callable[[Callable[[], Environment]], Callable[[], Environment]]:
+    """Decorator: a class or a function without arguments whose result is the Environment called `name`.
+
+    Raises UnknownEnvironment if the name is taken: nothing is replaced silently.
+    """
+
+    def add(factory: Callable[[], Environment]) -> Callable[[], Environment]:
+        if name in ENVIRONMENTS:
+            raise UnknownEnvironment(f"env: {name!r} is registered already; take another name")
+        ENVIRONMENTS[name] = factory
+        return factory
+
+    return add
+
+
+def known(name: str) -> bool:
+    """Whether `make` may find this name: it is registered, or it says where to look."""
+    return ":" in name or name in ENVIRONMENTS or name in _installed()
+
+
+def make(name: str, physics: str = "mujoco") -> Environment:
+    """The environment called `name`, or the one at MODULE:ATTRIBUTE or FILE.py:ATTRIBUTE.
+
+    physics: the engine that moves the bodies, one of `PHYSICS`. Families without bodies are JAX alone: any will do.
+    An environment of the user's own that has no `with_physics` runs on its own engine only.
+    Raises UnknownEnvironment, PhysicsError.
+    """
+    env = _found(name)
+    chosen = engine(physics)
+    if hasattr(env, "with_physics"):
+        return env.with_physics(chosen)  # pyright: ignore[reportAttributeAccessIssue]
+    if physics != PHYSICS[0] and name not in ENVIRONMENTS:
+        raise UnknownEnvironment(f"physics: {physics!r} is not for {name}, which has no with_physics; take {PHYSICS[0]!r}")
+    return env
+
+
+def load(reference: str) -> Any:
+    """The object at MODULE:ATTRIBUTE or FILE.py:ATTRIBUTE. Raises UnknownEnvironment where there is none."""
+    where, _, attribute = reference.rpartition(":")
+    try:
+        module = _from_file(Path(where)) if where.endswith(".py") else importlib.import_module(where)
+    except Exception as error:  # the user's code: whatever goes wrong in it is told with the name of its file
+        raise UnknownEnvironment(f"env: {where!r} cannot be imported ({type(error).__name__}: {error})") from error
+    if not attribute or not hasattr(module, attribute):
+        raise UnknownEnvironment(f"env: {where!r} has no attribute {attribute!r}")
+    return getattr(module, attribute)
+
+
+def _found(name: str) -> Environment:
+    if ":" in name:
+        env = load(name)
+        # A function that is merely named is not called: a run folder must not be able to say os:abort.
+        return _environment(name, env() if env in ENVIRONMENTS.values() else env)
+    if name in ENVIRONMENTS:
+        return _environment(name, ENVIRONMENTS[name]())
+    if name in _installed():
+        return _environment(name, _installed()[name].load())
+    raise UnknownEnvironment(
+        f"env: {name!r} is not one of {', '.join((*ENVIRONMENTS, *_installed()))}, nor a MODULE:ATTRIBUTE"
+    )
+
+
+def _environment(name: str, env: Any) -> Environment:
+    if isinstance(env, type) or not isinstance(env, Environment):
+        wanted = [part for part in Environment.__protocol_attrs__ if not hasattr(env, part)]  # pyright: ignore[reportAttributeAccessIssue]
+        lacks = f"lacks {', '.join(sorted(wanted))}" if wanted else "is a class, not an object"
+        raise UnknownEnvironment(f"env: {name} is no Environment: {type(env).__name__} {lacks}")
+    return env
+
+
+def _installed() -> dict[str, Any]:
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+
+
+def _from_file(path: Path) -> ModuleType:
+    """The module in a file, imported once, as a script would be: files beside it can be imported."""
+    path = path.resolve(strict=True)
+    name = f"metacpo_user:{path}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{path} is no Python file")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        with _importable(path.parent):
+            try:
+                spec.loader.exec_module(module)
+            except BaseException:
+                del sys.modules[name]
+                raise
+    return sys.modules[name]
+
+
+@contextmanager
+def _importable(folder: Path):
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
