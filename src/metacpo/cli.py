@@ -52,10 +52,12 @@ def _help() -> int:
 def _usage_errors() -> tuple[type[Exception], ...]:
     """What the user can mend by writing another command."""
     from metacpo.config import ConfigError
+    from metacpo.envs import ContractError, PhysicsError, UnknownEnvironment
     from metacpo.tasks import TaskError
     from metacpo.training import RunExistsError
 
-    return UsageError, ConfigError, TaskError, RunExistsError
+    environment = ContractError, PhysicsError, UnknownEnvironment
+    return UsageError, ConfigError, TaskError, RunExistsError, *environment
 
 
 def _one_line(error: Exception) -> str:

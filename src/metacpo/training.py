@@ -26,6 +26,8 @@ from rich.console import Console
 
 from metacpo import checkpoint
 from metacpo.config import Config, ConfigError, build
+from metacpo.envs import FAMILIES, make
+from metacpo.envs.check import require
 from metacpo.learner import Learner, TrainState, init_state, meta_iteration, warmup, warmup_iteration
 from metacpo.metrics import MetricsWriter
 from metacpo.progress import Row, progress
@@ -62,11 +64,16 @@ class Run:
 
 
 def train(config: Config, run_dir: Path | str) -> Run:
-    """Train from the beginning into a new folder. An interrupt (Ctrl-C, SIGTERM) saves and returns."""
+    """Train from the beginning into a new folder. An interrupt (Ctrl-C, SIGTERM) saves and returns.
+
+    An environment of the user's own is checked first: raises ContractError with what is wrong with it.
+    """
     run_dir = Path(run_dir)
     if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
         raise RunExistsError(f"run-dir: {str(run_dir)!r} exists; allowed: a new or an empty folder")
     learner = build(config)
+    if config.env not in FAMILIES:  # ours are checked by our tests
+        require(make(config.env, config.physics))
     run_dir.mkdir(parents=True, exist_ok=True)
     config.save(run_dir / CONFIG)
     return _continue(Run(run_dir, config, learner, init_state(learner, config.seed)))

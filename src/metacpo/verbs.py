@@ -97,6 +97,25 @@ class Report:
 
 
 @dataclass(frozen=True)
+class CheckEnv:
+    """Run an environment of your own through whole episodes and name what is wrong with it."""
+
+    env: tyro.conf.Positional[str]
+    """MODULE:ATTRIBUTE, FILE.py:ATTRIBUTE, or a registered name."""
+
+    def __call__(self) -> int:
+        from metacpo.envs import make
+        from metacpo.envs.check import check
+
+        findings = check(make(self.env))
+        for finding in findings:
+            print(f"{'FAULT' if finding.fatal else 'note '}  {finding}")
+        fatal = any(finding.fatal for finding in findings)
+        print(f"{self.env}: {'not ready' if fatal else 'ready to train'}")
+        return int(fatal)
+
+
+@dataclass(frozen=True)
 class Doctor:
     """Show versions, devices and folders, and check that the physics works here."""
 
@@ -129,7 +148,9 @@ def _train(args: Sequence[str]) -> Verb:
             name = f"{config.preset_name}-{config.algorithm}-seed{config.seed}-{now}"
             return _finish(train(config, self.run_dir or Path("runs") / name))
 
-    about = f"{_train.__doc__} PRESET is a FILE.toml or one of {', '.join(presets())}; defaults shown are those of {name}."
+    about = (
+        f"{_train.__doc__} PRESET is a FILE.toml or one of {', '.join(presets())}; defaults shown are those of {name}."
+    )
     return parse(Train, "train PRESET", args[args[:1] == [name] :], about)
 
 
@@ -139,6 +160,7 @@ VERBS: dict[str, type | Callable[[Sequence[str]], Verb]] = {
     "adapt": Adapt,
     "evaluate": Evaluate,
     "report": Report,
+    "check-env": CheckEnv,
     "doctor": Doctor,
 }
 

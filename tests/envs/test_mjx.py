@@ -103,9 +103,7 @@ def test_a_model_that_mjx_cannot_simulate_is_named(tmp_path):
     )
     mjcf.write_text(f"<mujoco><worldbody>{bodies}</worldbody></mujoco>")
     MujocoC(mjcf, 1)
-    with pytest.raises(
-        PhysicsError, match=r"simulate crate.xml: .*CYLINDER.*take physics 'mujoco'"
-    ) as error:
+    with pytest.raises(PhysicsError, match=r"simulate crate.xml: .*CYLINDER.*take physics 'mujoco'") as error:
         engine("mjx")(mjcf, 1)
     assert "\n" not in str(error.value)
 

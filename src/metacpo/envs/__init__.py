@@ -3,11 +3,12 @@
 from metacpo.envs.base import ContractError, Environment, State
 from metacpo.envs.own_robot import Moment, OwnRobot, Step
 from metacpo.envs.physics import PHYSICS, PhysicsError, engine
-from metacpo.envs.registry import ENVIRONMENTS, UnknownEnvironment, known, load, make, register
+from metacpo.envs.registry import ENVIRONMENTS, FAMILIES, UnknownEnvironment, known, load, make, register
 from metacpo.tasks import Parameter, Task, TaskDistribution
 
 __all__ = [
     "ENVIRONMENTS",
+    "FAMILIES",
     "PHYSICS",
     "ContractError",
     "Environment",

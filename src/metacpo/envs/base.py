@@ -58,3 +58,6 @@ class Environment(Protocol):
     def position(self, state: State) -> Float[Array, "*batch 2"]:
         """Top-down position in metres, for path plots."""
         ...
+
+
+MEMBERS = tuple(sorted(name for name in vars(Environment) if not name.startswith("_")))  # of the contract

@@ -163,5 +163,7 @@ def _scalar(kind: str, name: str, value: Array) -> Float[Array, ""]:
     """What a reward or a cost function returned, as one number. Raises ContractError for anything else."""
     value = jnp.asarray(value)
     if value.shape != ():
-        raise ContractError(f"{kind} {name!r}: has shape {value.shape}, wanted one number (); reduce it, e.g. by jnp.sum")
+        raise ContractError(
+            f"{kind} {name!r}: has shape {value.shape}, wanted one number (); reduce it, e.g. by jnp.sum"
+        )
     return value.astype(jnp.float32)

@@ -1,10 +1,10 @@
 """Environments by name: the families of this package, those of installed packages, and one in a file of the user's.
 
-    make("point-circle")                     a family of this package
-    make("hopper")                           registered by @register("hopper"), or by a package's entry point:
-                                             [project.entry-points."metacpo.environments"]  hopper = "my_package:env"
-    make("my_package.hopper:env")            an Environment in a module that Python finds
-    make("examples/own_robot/cart.py:env")   an Environment in a file
+make("point-circle")                     a family of this package
+make("hopper")                           registered by @register("hopper"), or by a package's entry point:
+                                         [project.entry-points."metacpo.environments"]  hopper = "my_package:env"
+make("my_package.hopper:env")            an Environment in a module that Python finds
+make("examples/own_robot/cart.py:env")   an Environment in a file
 """
 
 import importlib
@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from metacpo.envs.bandit import Bandit
-from metacpo.envs.base import Environment
+from metacpo.envs.base import MEMBERS, Environment
 from metacpo.envs.button import PointButton
 from metacpo.envs.circle import Circle
 from metacpo.envs.circle_hazard import CircleHazard
@@ -38,6 +38,7 @@ ENVIRONMENTS: dict[str, Callable[[], Environment]] = {
     "bandit": Bandit,
     "tabular": TollGates,
 }
+FAMILIES = tuple(ENVIRONMENTS)  # those of this package
 
 
 class UnknownEnvironment(ValueError):
@@ -75,8 +76,10 @@ def make(name: str, physics: str = "mujoco") -> Environment:
     chosen = engine(physics)
     if hasattr(env, "with_physics"):
         return env.with_physics(chosen)  # pyright: ignore[reportAttributeAccessIssue]
-    if physics != PHYSICS[0] and name not in ENVIRONMENTS:
-        raise UnknownEnvironment(f"physics: {physics!r} is not for {name}, which has no with_physics; take {PHYSICS[0]!r}")
+    if physics != PHYSICS[0] and name not in FAMILIES:
+        raise UnknownEnvironment(
+            f"physics: {physics!r} is not for {name}, which has no with_physics; take {PHYSICS[0]!r}"
+        )
     return env
 
 
@@ -108,8 +111,8 @@ def _found(name: str) -> Environment:
 
 def _environment(name: str, env: Any) -> Environment:
     if isinstance(env, type) or not isinstance(env, Environment):
-        wanted = [part for part in Environment.__protocol_attrs__ if not hasattr(env, part)]  # pyright: ignore[reportAttributeAccessIssue]
-        lacks = f"lacks {', '.join(sorted(wanted))}" if wanted else "is a class, not an object"
+        wanted = [part for part in MEMBERS if not hasattr(env, part)]
+        lacks = f"lacks {', '.join(wanted)}" if wanted else "is a class, not an object"
         raise UnknownEnvironment(f"env: {name} is no Environment: {type(env).__name__} {lacks}")
     return env
 

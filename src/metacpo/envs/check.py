@@ -1,0 +1,246 @@
+"""What usually goes wrong in an environment of one's own, found before a training is wasted on it.
+
+`check(env)` runs whole episodes with random actions and says by name what breaks `Environment`'s contract. A later check
+needs the earlier ones to pass, so mend the first fault and run it again.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Key
+
+from metacpo.envs.base import MEMBERS, ContractError, Environment, State
+from metacpo.envs.physics import PhysicsError, engine
+from metacpo.tasks import SPLITS, Task, TaskError
+
+WORLDS = 4
+TASKS = 8  # of each split, for what the distribution draws
+FLOATS = ("obs", "reward", "cost")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong: a name to look up, a line that says what and the remedy, whether it stops a training."""
+
+    name: str
+    text: str
+    fatal: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.text}"
+
+
+class Episode(NamedTuple):
+    """What a learner sees of one world: the start [1] and each step [T]; every field with a leading time axis."""
+
+    obs: np.ndarray
+    reward: np.ndarray
+    cost: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    steps: np.ndarray
+
+
+def check(env: Any) -> list[Finding]:
+    """The findings of the first stage that has fatal ones, and the notes up to there; [] if all is well."""
+    findings: list[Finding] = []
+    for stage in (_contract, _tasks, _shapes, _episodes, _repeats, _physics):
+        findings += stage(env)
+        if any(finding.fatal for finding in findings):
+            break
+    return findings
+
+
+def require(env: Environment) -> None:
+    """Raises ContractError with the first fatal finding."""
+    for finding in check(env):
+        if finding.fatal:
+            raise ContractError(f"{finding}")
+
+
+def _contract(env: Any) -> Iterator[Finding]:
+    for name in MEMBERS:
+        try:
+            getattr(env, name)
+        except AttributeError as error:
+            yield Finding(
+                "missing-member", f"{type(env).__name__} has no {name!r} ({error}); see metacpo.envs.Environment"
+            )
+            return
+    if len(env.cost_names) == 0:
+        yield Finding("missing-cost", "cost_names is empty; name at least one cost: nothing is safe by default")
+    if env.episode_length < 1:
+        yield Finding("episode-length", f"{env.episode_length} steps; an episode has one at least")
+
+
+def _tasks(env: Environment) -> Iterator[Finding]:
+    tasks, m = env.tasks, len(env.cost_names)
+    if len(tasks.cost_limit) != m:
+        yield Finding(
+            "cost-limit", f"tasks.cost_limit has {len(tasks.cost_limit)} numbers for {m} costs {env.cost_names}"
+        )
+        return
+    try:
+        tasks.make({})
+    except TaskError as error:
+        yield Finding("task-range", f"the reference task: {error}")
+        return
+    for split in SPLITS:
+        drawn = tasks.sample_batch(jax.random.key(0), TASKS, split)
+        if set(drawn.params) != set(tasks.parameters):
+            yield Finding(
+                "task-fields", f"{split} draws {sorted(drawn.params)}, declared are {sorted(tasks.parameters)}"
+            )
+            return
+        for name, values in drawn.params.items():
+            field, values = tasks.parameters[name], np.asarray(values)
+            if not np.all((values >= field.low) & (values <= field.high)):
+                bad = values[~((values >= field.low) & (values <= field.high))][0]
+                yield Finding(
+                    "task-range", f"{split} draws {name} = {bad:g}, declared is [{field.low:g}, {field.high:g}]"
+                )
+
+
+def _shapes(env: Environment) -> Iterator[Finding]:
+    """What reset and step return, from their traces alone."""
+    task, key = env.tasks.make({}), jax.random.key(0)
+    try:
+        start = jax.eval_shape(env.reset, task, key)
+        after = jax.eval_shape(env.step, task, start, jax.ShapeDtypeStruct((env.action_size,), jnp.float32))
+    except jax.errors.JAXTypeError as error:
+        first = str(error).splitlines()[0]
+        yield Finding(
+            "not-traceable", f"JAX cannot compile it: {first} Take jnp instead of np, jnp.where instead of if"
+        )
+        return
+    except Exception as error:  # the user's code
+        yield Finding("raises", f"{type(error).__name__}: {' '.join(str(error).split())}")
+        return
+    m = len(env.cost_names)
+    wanted = {
+        "obs": ((env.observation_size,), "float32"),
+        "reward": ((), "float32"),
+        "cost": ((m,), "float32"),
+        "terminated": ((), "bool"),
+        "truncated": ((), "bool"),
+        "steps": ((), "int32"),
+    }
+    for function, state in (("reset", start), ("step", after)):
+        if not isinstance(state, State):
+            yield Finding("no-state", f"{function} returns {type(state).__name__}, wanted metacpo.envs.State")
+            return
+        for name, (shape, dtype) in wanted.items():
+            value = getattr(state, name)
+            if value.shape != shape:
+                yield Finding(f"{name}-shape", f"{function} gives {name} {value.shape}, wanted {shape}")
+            elif value.dtype != dtype:
+                yield Finding(f"{name}-dtype", f"{function} gives {name} as {value.dtype}, wanted {dtype}")
+    if jax.tree.structure(start) != jax.tree.structure(after) or not _same_avals(start.world, after.world):
+        yield Finding("world-changes", "the world after a step has other shapes or types than after a reset")
+
+
+def _same_avals(a: Any, b: Any) -> bool:
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(x.shape == y.shape and x.dtype == y.dtype for x, y in pairs)
+
+
+def _episodes(env: Environment) -> Iterator[Finding]:
+    """Whole episodes under random actions, on the reference task and on one of each split."""
+    T = env.episode_length
+    run = _player(env)
+    for split, task in _few_tasks(env):
+        seen = run(task, jax.random.key(1))
+        for name in FLOATS:
+            bad = np.argwhere(~np.isfinite(getattr(seen, name)))
+            if len(bad):
+                where = env.cost_names[bad[0][2]] if name == "cost" else name
+                yield Finding(f"nan-{name}", f"{where} is not finite at step {bad[0][0]} of a {split} task")
+        if np.any(seen.cost < 0):
+            name = env.cost_names[np.argwhere(seen.cost < 0)[0][2]]
+            yield Finding("negative-cost", f"{name} goes down to {seen.cost.min():g} ({split}); a cost is 0 or more")
+        if np.any(seen.cost[0] != 0) or np.any(seen.reward[0] != 0):
+            yield Finding("reset-pays", "reward and cost belong to steps; after a reset both are 0")
+        if not np.array_equal(seen.steps, np.broadcast_to(np.arange(T + 1)[:, None], seen.steps.shape)):
+            yield Finding("steps", f"State.steps must count 0 to {T}; it goes to {seen.steps[-1].tolist()}")
+        yield from _ends(seen, T)
+
+
+def _ends(seen: Episode, T: int) -> Iterator[Finding]:
+    """Termination, truncation and time, mixed up."""
+    if np.any(seen.terminated[0] | seen.truncated[0]):
+        yield Finding("ends-at-reset", "terminated or truncated after a reset")
+        return
+    ended = seen.terminated.any(axis=0)
+    if np.any(seen.truncated[:T]):
+        step = int(np.argwhere(seen.truncated[:T])[0][0])
+        yield Finding("truncated-early", f"truncated at step {step} of {T}; the end of a task is `terminated`")
+    if np.any(~seen.truncated[T] & ~ended):
+        yield Finding("never-truncated", f"neither truncated nor terminated after episode_length = {T} steps")
+    on_time = seen.terminated[T] & ~seen.terminated[:T].any(axis=0)
+    if T > 1 and np.all(on_time):
+        yield Finding("timeout-terminates", f"terminated at step {T}, never before: the end of the time is `truncated`")
+
+
+def _repeats(env: Environment) -> Iterator[Finding]:
+    """The same key, traced twice; and one parameter at a time."""
+    task, key = env.tasks.make({}), jax.random.key(2)
+    once, again = (_player(env)(task, key) for _ in range(2))  # traced anew: np.random in it would draw again
+    for name in FLOATS:
+        if not np.array_equal(getattr(once, name), getattr(again, name)):
+            yield Finding(
+                "not-deterministic", f"{name} differs when the same key is used twice; draw from jax.random only"
+            )
+            return
+    shifted, run = env.tasks.sample(jax.random.key(3), "shifted"), _player(env)
+    for name in task.params:
+        other = replace(task, params=task.params | {name: shifted.params[name]})
+        if float(task.params[name]) != float(shifted.params[name]):
+            seen = run(other, key)
+            if all(np.array_equal(getattr(once, field), getattr(seen, field)) for field in FLOATS):
+                text = f"nothing of {WORLDS} random episodes depends on {name!r}; fine if they just do not get there"
+                yield Finding("unused-parameter", text, fatal=False)
+
+
+def _physics(env: Environment) -> Iterator[Finding]:
+    """Whether MJX can simulate the model too: a note, for whoever wants a GPU."""
+    if not hasattr(env, "with_physics"):
+        return
+    try:
+        moved = env.with_physics(engine("mjx"))  # pyright: ignore[reportAttributeAccessIssue]
+        moved.physics  # noqa: B018
+    except PhysicsError as error:
+        yield Finding("mjx", str(error), fatal=False)
+
+
+def _few_tasks(env: Environment) -> Iterator[tuple[str, Task]]:
+    yield "reference", env.tasks.make({})
+    for split in ("train", "shifted"):
+        yield split, env.tasks.sample(jax.random.key(0), split)
+
+
+def _player(env: Environment) -> Callable[[Task, Key[Array, ""]], Episode]:
+    """(task, key) -> what WORLDS worlds show, [T + 1, WORLDS, ...], under actions uniform in [-1, 1]."""
+
+    def seen(state: State) -> Episode:
+        return Episode(*(getattr(state, name) for name in Episode._fields))
+
+    @jax.jit
+    def play(task: Task, key: Key[Array, ""]):
+        reset_key, action_key = jax.random.split(key)
+        start = jax.vmap(env.reset, in_axes=(None, 0))(task, jax.random.split(reset_key, WORLDS))
+        shape = (env.episode_length, WORLDS, env.action_size)
+        actions = jax.random.uniform(action_key, shape, minval=-1.0, maxval=1.0)
+
+        def step(state: State, action: Array):
+            state = jax.vmap(env.step, in_axes=(None, 0, 0))(task, state, action)
+            return state, seen(state)
+
+        return jax.tree.map(
+            lambda a, b: jnp.concatenate([a[None], b]), seen(start), jax.lax.scan(step, start, actions)[1]
+        )
+
+    return lambda task, key: jax.tree.map(np.asarray, play(task, key))
