@@ -1,7 +1,7 @@
 """A gantry crane that brings its load to a place, gently: a robot of one's own in one file.
 
-    observation [6]   trolley's place (m) and speed (m/s), load's angle (rad) and rate (rad/s), distance to the goal (m),
-                      share of the episode that has passed
+    observation [6]   trolley's place (m) and speed (m/s), load's angle (rad) and rate (rad/s), what is left to the
+                      goal (m), share of the episode that has passed
     action [1]        force on the trolley, 15 N at 1
     reward            metres that the trolley came nearer to the goal, and a bonus for being there
     cost "speed"      1 for each step in which the trolley is faster than the task allows
