@@ -96,7 +96,7 @@ BROKEN = {
     "cost-limit": lambda: broken(tasks=distribution(cost_limit=(1.0, 1.0))),
     "task-fields": lambda: broken(tasks=distribution(draw={n: draw(0, 1, "drag") for n in ("train", "shifted")})),
     "task-range": lambda: broken(tasks=distribution(draw={n: draw(2.0, 3.0) for n in ("train", "shifted")})),
-    "not-traceable": lambda: broken(step=lambda s: s if s.obs[0] > 0 else s),
+    "not-traceable": lambda: broken(step=lambda s: dataclasses.replace(s) if s.obs[0] > 0 else s),
     "raises": lambda: broken(step=lambda s: [s][1]),
     "no-state": lambda: broken(step=lambda s: (s.obs, s.reward, s.cost)),
     "obs-shape": lambda: broken(observation_size=3),
@@ -130,7 +130,7 @@ def test_a_good_environment_passes():
 
 
 def test_a_fault_stops_a_training_with_one_line():
-    with pytest.raises(ContractError, match="^nan-cost: right is not finite at step 3 of a reference task$"):
+    with pytest.raises(ContractError, match=r"^nan-cost: right is not finite at step 3 of a reference task$"):
         require(BROKEN["nan-cost"]())
 
 

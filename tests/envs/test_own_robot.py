@@ -105,5 +105,5 @@ def test_a_cost_of_the_wrong_shape_is_named(crane):
 def test_a_file_that_does_not_compile_is_named(crane, tmp_path):
     mjcf = tmp_path / "torn.xml"
     mjcf.write_text("<mujoco><worldbody><body><geom/></body></worldbody></mujoco>")
-    with pytest.raises(PhysicsError, match="mjcf: .*torn.xml does not compile"):
+    with pytest.raises(PhysicsError, match=r"mjcf: .*torn.xml does not compile"):
         dataclasses.replace(crane, mjcf=mjcf).action_size  # noqa: B018

@@ -22,7 +22,7 @@ def registered():
 
 def test_a_registered_name_is_found_and_cannot_be_taken_twice(registered):
     assert isinstance(make(registered), Bandit) and known(registered)
-    with pytest.raises(UnknownEnvironment, match="^env: 'mine' is registered already; take another name$"):
+    with pytest.raises(UnknownEnvironment, match=r"^env: 'mine' is registered already; take another name$"):
         register("mine")(Bandit)
     with pytest.raises(UnknownEnvironment, match="physics: 'mjx' is not for mine, which has no with_physics"):
         make(registered, physics="mjx")
@@ -34,9 +34,9 @@ def test_an_object_in_a_file_is_found_once_and_files_beside_it_are_importable(tm
     path = list(sys.path)
     assert make(f"{tmp_path}/mine.py:env") is make(f"{tmp_path}/mine.py:env")
     assert sys.path == path
-    with pytest.raises(UnknownEnvironment, match="mine.py:number is no Environment: int lacks action_size, "):
+    with pytest.raises(UnknownEnvironment, match=r"mine.py:number is no Environment: int lacks action_size, "):
         make(f"{tmp_path}/mine.py:number")
-    with pytest.raises(UnknownEnvironment, match="mine.py' has no attribute 'other'$"):
+    with pytest.raises(UnknownEnvironment, match=r"mine.py' has no attribute 'other'$"):
         make(f"{tmp_path}/mine.py:other")
 
 
@@ -59,10 +59,10 @@ def test_what_is_not_there_is_one_line(reference, says):
 def test_an_error_in_the_file_names_it(tmp_path):
     (tmp_path / "torn.py").write_text("x = (\n")
     (tmp_path / "fails.py").write_text("1 / 0\n")
-    with pytest.raises(UnknownEnvironment, match="torn.py' cannot be imported .SyntaxError"):
+    with pytest.raises(UnknownEnvironment, match=r"torn.py' cannot be imported .SyntaxError"):
         load(f"{tmp_path}/torn.py:env")
     for _ in range(2):  # a module that failed is not half there the next time
-        with pytest.raises(UnknownEnvironment, match="fails.py' cannot be imported .ZeroDivisionError"):
+        with pytest.raises(UnknownEnvironment, match=r"fails.py' cannot be imported .ZeroDivisionError"):
             load(f"{tmp_path}/fails.py:env")
 
 

@@ -1,7 +1,7 @@
 """What usually goes wrong in an environment of one's own, found before a training is wasted on it.
 
-`check(env)` runs whole episodes with random actions and says by name what breaks `Environment`'s contract. A later check
-needs the earlier ones to pass, so mend the first fault and run it again.
+`check(env)` runs whole episodes with random actions and says by name what breaks `Environment`'s contract. A later
+check needs the earlier ones to pass, so mend the first fault and run it again.
 """
 
 from collections.abc import Callable, Iterator
