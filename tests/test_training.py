@@ -194,3 +194,15 @@ def test_folders_without_a_run_are_named(tmp_path):
     SMOKE.save(tmp_path / "config.toml")
     with pytest.raises(checkpoint.CheckpointError, match=r"checkpoints: holds no checkpoint"):
         training.open_run(tmp_path)
+
+
+@pytest.mark.parametrize("env", ["FOLDER/theirs.py:env", "theirs:env"])
+def test_code_in_a_run_folder_is_never_run(tmp_path, monkeypatch, env):
+    """A stranger's run names an environment that lies in its own folder; even on sys.path it is not imported."""
+    (tmp_path / "theirs.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = dataclasses.replace(SMOKE, env=env.replace("FOLDER", str(tmp_path)))
+    config.save(tmp_path / "config.toml")
+    with pytest.raises(training.RunError, match="lies in the run folder, whose code is not run"):
+        training.open_run(tmp_path)
+    assert not (tmp_path / "ran").exists()

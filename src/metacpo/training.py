@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -26,7 +26,7 @@ from rich.console import Console
 
 from metacpo import checkpoint
 from metacpo.config import Config, ConfigError, build
-from metacpo.envs import FAMILIES, make
+from metacpo.envs import FAMILIES, home, make
 from metacpo.envs.check import require
 from metacpo.learner import Learner, TrainState, init_state, meta_iteration, warmup, warmup_iteration
 from metacpo.metrics import MetricsWriter
@@ -84,8 +84,12 @@ def resume(run_dir: Path | str) -> Run:
     return _continue(open_run(run_dir))
 
 
-def open_run(run_dir: Path | str) -> Run:
-    """The run in a folder at its newest checkpoint. Raises RunError or CheckpointError, naming the file."""
+def open_run(run_dir: Path | str, physics: str | None = None) -> Run:
+    """The run in a folder at its newest checkpoint, on another engine if `physics` names one.
+
+    Raises RunError or CheckpointError, naming the file. An environment of the user's own is imported from where it was
+    trained, but never from within the run folder: whoever sends a run must not send code with it.
+    """
     run_dir = Path(run_dir)
     if not run_dir.is_dir():
         raise RunError(f"{run_dir}: no such run folder")
@@ -94,6 +98,11 @@ def open_run(run_dir: Path | str) -> Run:
     except ConfigError as error:
         where = "" if str(run_dir) in str(error) else f"{run_dir / CONFIG}: "
         raise RunError(f"{where}{error}") from error
+    code = home(config.env)
+    if code is not None and code.is_relative_to(run_dir.resolve()):
+        raise RunError(f"{run_dir / CONFIG}: env: {code} lies in the run folder, whose code is not run; move it elsewhere")
+    if physics is not None:
+        config = replace(config, physics=physics)
     learner = build(config)
     return Run(run_dir, config, learner, checkpoint.restore(run_dir, init_state(learner, config.seed)))
 

@@ -3,7 +3,7 @@
 from metacpo.envs.base import ContractError, Environment, State
 from metacpo.envs.own_robot import Moment, OwnRobot, Step
 from metacpo.envs.physics import PHYSICS, PhysicsError, engine
-from metacpo.envs.registry import ENVIRONMENTS, FAMILIES, UnknownEnvironment, known, load, make, register
+from metacpo.envs.registry import ENVIRONMENTS, FAMILIES, UnknownEnvironment, home, known, load, make, register
 from metacpo.tasks import Parameter, Task, TaskDistribution
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "TaskDistribution",
     "UnknownEnvironment",
     "engine",
+    "home",
     "known",
     "load",
     "make",

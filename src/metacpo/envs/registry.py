@@ -83,6 +83,15 @@ def make(name: str, physics: str = "mujoco") -> Environment:
     return env
 
 
+def home(name: str) -> Path | None:
+    """Where the code of MODULE:ATTRIBUTE or FILE.py:ATTRIBUTE lies, found without running any of it; else None."""
+    where = name.rpartition(":")[0]
+    if where.endswith(".py"):
+        return Path(where).resolve()
+    spec = importlib.util.find_spec(where.partition(".")[0]) if where else None
+    return Path(spec.origin).resolve() if spec is not None and spec.origin else None
+
+
 def load(reference: str) -> Any:
     """The object at MODULE:ATTRIBUTE or FILE.py:ATTRIBUTE. Raises UnknownEnvironment where there is none."""
     where, _, attribute = reference.rpartition(":")
