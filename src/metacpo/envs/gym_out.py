@@ -183,8 +183,9 @@ def _spaces(env: Environment) -> tuple[Box, Box]:
 
 
 def _refuse_rendering(render_mode: str | None) -> None:
+    """By a TypeError: Stable-Baselines3 asks every environment for "rgb_array" and takes this, alone, for a no."""
     if render_mode is not None:
-        raise gymnasium.error.UnsupportedMode(f"render_mode: {render_mode!r} is not supported; only None")
+        raise TypeError(f"render_mode: {render_mode!r} is not supported; only None")
 
 
 def _first(info: Mapping[str, np.ndarray]) -> Info:
