@@ -118,25 +118,16 @@ def test_an_episode_is_that_of_the_bare_functions(name, split):
 
 
 def test_the_named_costs_are_paid_and_add_up():
-    """Fast circles leave the walls at 0.05 m, and a floor full of hazards is hard to miss."""
-    task = {"wall": 0.05, "hazards": 8, "extent": 2.0}
-    env = gymnasium.make("metacpo/PointCircleHazard-v0", task=task)
-    env.reset(seed=0)
+    """Straight on, over the walls at 0.05 m, from 20 starts on a floor of many hazards: one is met beyond a wall."""
+    env = gymnasium.make("metacpo/PointCircleHazard-v0", task={"wall": 0.05, "hazards": 8, "extent": 2.0})
     paid = []
-    for _ in range(200):
-        info = env.step(np.array([1.0, 0.1]))[-1]
-        paid.append((info["cost"], info["cost_walls"], info["cost_hazards"]))
+    for seed in range(20):
+        env.reset(seed=seed)
+        infos = [env.step(np.array([1.0, 0.0]))[-1] for _ in range(100)]
+        paid += [[info[name] for name in ("cost", "cost_walls", "cost_hazards")] for info in infos]
     total, walls, hazards = np.asarray(paid).T
     np.testing.assert_array_equal(total, walls + hazards)
-    assert walls.sum() > 10
-    # Other starts, until one meets a hazard.
-    met = any(_hazard_cost(env, seed) > 0 for seed in range(20)) or hazards.sum() > 0
-    assert met
-
-
-def _hazard_cost(env: gymnasium.Env, seed: int) -> float:
-    env.reset(seed=seed)
-    return sum(env.step(np.array([1.0, 0.0]))[-1]["cost_hazards"] for _ in range(100))
+    assert np.any((walls > 0) & (hazards > 0))
 
 
 def test_episodes_end_as_the_environments_do():
