@@ -10,6 +10,7 @@ LAYERS = {
     "solver": 0,
     "envs": 1,
     "tasks": 1,
+    "gymnasium_ids": 1,
     "policies": 1,
     "rollout": 2,
     "estimation": 2,

@@ -7,6 +7,8 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from metacpo.gymnasium_ids import register
+
 if TYPE_CHECKING:
     from metacpo import solver as solver
     from metacpo.config import Config as Config
@@ -28,6 +30,9 @@ _HOME = {
 }
 
 __all__ = ["Config", "__version__", "adapt", "load_policy", "make", "resume", "solver", "train"]
+
+
+register()  # gymnasium.make("metacpo/PointCircle-v0") works after `import metacpo`
 
 
 def __getattr__(name: str) -> Any:

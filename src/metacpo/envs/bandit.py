@@ -26,6 +26,7 @@ class Bandit:
 
     observation_size = 1
     action_size = 2
+    action_bound = math.inf
     episode_length = 1
     cost_names = ("edge",)
 

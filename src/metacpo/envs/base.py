@@ -1,5 +1,6 @@
 """What an environment is: pure functions of (task, state, action) and the facts about their shapes."""
 
+import math
 from typing import Protocol, runtime_checkable
 
 import equinox as eqx
@@ -32,7 +33,10 @@ class State(eqx.Module):
 
 @runtime_checkable
 class Environment(Protocol):
-    """The contract between a family of tasks and everything that learns on it. Batched by vmap."""
+    """The contract between a family of tasks and everything that learns on it. Batched by vmap.
+
+    It may state one fact more, `action_bound: float`: actions beyond ±action_bound act as those at it.
+    """
 
     @property
     def observation_size(self) -> int: ...
@@ -61,3 +65,8 @@ class Environment(Protocol):
 
 
 MEMBERS = tuple(sorted(name for name in vars(Environment) if not name.startswith("_")))  # of the contract
+
+
+def action_bound(env: Environment) -> float:
+    """The largest size of an action's entries that makes a difference; infinite where the environment names none."""
+    return getattr(env, "action_bound", math.inf)

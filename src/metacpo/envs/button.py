@@ -60,6 +60,7 @@ class PointButton:
 
     observation_size = Point.observation_size + 3 * 16
     action_size = 2
+    action_bound = 1.0
     episode_length = EPISODE_LENGTH
     cost_names = ("buttons", "hazards")
 

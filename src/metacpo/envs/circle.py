@@ -43,6 +43,7 @@ class Circle:
     """
 
     action_size = 2
+    action_bound = 1.0
     episode_length = EPISODE_LENGTH
     cost_names = ("walls",)
 

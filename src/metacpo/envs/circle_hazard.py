@@ -42,6 +42,7 @@ class CircleHazard:
     """The family of Circle tasks with hazards; params: radius R, wall d, extent (m) and the number of hazards."""
 
     action_size = Circle.action_size
+    action_bound = Circle.action_bound
     episode_length = Circle.episode_length
     cost_names = ("walls", "hazards")
 

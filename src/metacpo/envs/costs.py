@@ -4,7 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from metacpo.envs.base import Environment, State
+from metacpo.envs.base import Environment, State, action_bound
 from metacpo.tasks import Task, TaskDistribution
 
 
@@ -35,6 +35,10 @@ class SummedCosts:
     @property
     def action_size(self) -> int:
         return self.env.action_size
+
+    @property
+    def action_bound(self) -> float:
+        return action_bound(self.env)
 
     @property
     def episode_length(self) -> int:

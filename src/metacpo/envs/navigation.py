@@ -36,6 +36,7 @@ class Navigation:
 
     observation_size = 6
     action_size = 2
+    action_bound = 1.0
     episode_length = EPISODE_LENGTH
     cost_names = ("hazards",)
 

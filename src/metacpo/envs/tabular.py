@@ -15,6 +15,7 @@ The mean of a Gaussian policy over logits is a stochastic tabular policy by itse
 drawn from it and from the softmax together is one distribution over moves.
 """
 
+import math
 from typing import NamedTuple
 
 import equinox as eqx
@@ -67,6 +68,7 @@ class TollGates:
 
     observation_size = S + 1
     action_size = A
+    action_bound = math.inf
     episode_length = HORIZON
     cost_names = ("toll",)
 
