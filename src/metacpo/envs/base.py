@@ -28,7 +28,11 @@ class State(eqx.Module):
 
 @runtime_checkable
 class Environment(Protocol):
-    """The contract between a family of tasks and everything that learns on it. Batched by vmap."""
+    """The contract between a family of tasks and everything that learns on it. Batched by vmap.
+
+    Two more methods are optional, for pictures alone: `scene(task, state)`, the shapes on the floor, and
+    `bodies(task, state)`, what a camera shows (both in scene.py). Nothing that learns asks for them.
+    """
 
     @property
     def observation_size(self) -> int: ...

@@ -19,6 +19,7 @@ from functools import cached_property
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int32, Key
 
 from metacpo.envs import robots
@@ -29,6 +30,7 @@ from metacpo.envs.lidar import pseudo_lidar
 from metacpo.envs.physics import MujocoC, PhysicsState
 from metacpo.envs.placement import crowded, place
 from metacpo.envs.robots import POINT_BUTTON, SUBSTEPS, Point
+from metacpo.envs.scene import Bodies, Scene, discs
 from metacpo.tasks import Parameter, Task, TaskDistribution, TaskError
 
 EPISODE_LENGTH = 1000
@@ -119,6 +121,18 @@ class PointButton:
 
     def position(self, state: State) -> Float[Array, "*batch 2"]:
         return robots.position(self.robot, state.world.physics.sensors)
+
+    def scene(self, task: Task, state: State) -> Scene:
+        """Buttons and hazards; the lit button is the goal."""
+        world, params = state.world, task.params
+        buttons = tuple(discs(world.buttons, BUTTON_SIZE, "button", float(params["buttons"])))
+        lit = tuple(discs(world.buttons[int(world.goal)][None], BUTTON_SIZE, "goal"))
+        return *discs(world.hazards, HAZARD_SIZE, "hazard", float(params["hazards"])), *buttons, *lit
+
+    def bodies(self, task: Task, state: State) -> Bodies:
+        """The buttons are mocap bodies: where they stand is no part of the physics' state."""
+        params = {name: jnp.asarray(value) for name, value in task.params.items()}
+        return Bodies(state.world.physics, np.asarray(_spheres(params, jnp.asarray(state.world.buttons))))
 
     def _state(
         self,
