@@ -99,7 +99,8 @@ class Camera:
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._drawing)
         self._rect = mujoco.MjrRect(0, 0, width, height)
         self._scene = mujoco.MjvScene(self._model, maxgeom=MOST_GEOMS)
-        self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION.value] = 0
+        for effect in (mujoco.mjtRndFlag.mjRND_REFLECTION, mujoco.mjtRndFlag.mjRND_SHADOW):
+            self._scene.flags[effect.value] = 0  # shadows: twice the time in software, and specks on the floor
         self._option = mujoco.MjvOption()
         self._camera = mujoco.MjvCamera()
         self._camera.azimuth, self._camera.elevation = 90.0, ELEVATION
@@ -165,7 +166,7 @@ class Camera:
         """Lines on the floor, a metre apart."""
         far = math.ceil(3 * self.half) + 1
         for at in range(-far, far + 1):
-            size = (0.005, float(far), FLAT / 8)
+            size = (0.008, float(far), FLAT / 8)
             self._geom(mujoco.mjtGeom.mjGEOM_BOX, size, (float(at), 0.0, 0.0), LINES)
             self._geom(mujoco.mjtGeom.mjGEOM_BOX, (size[1], size[0], size[2]), (0.0, float(at), 0.0), LINES)
 
@@ -185,7 +186,7 @@ class Camera:
         geom = scene.geoms[scene.ngeom]
         turn = np.eye(3).ravel()
         mujoco.mjv_initGeom(geom, kind.value, np.array(size), np.array(place), turn, np.array(rgba, np.float32))
-        geom.emission, geom.specular = 0.3, 0.0
+        geom.emission, geom.specular = 0.0, 0.0
         geom.category = mujoco.mjtCatBit.mjCAT_DECOR.value
         scene.ngeom += 1
         return geom
@@ -203,10 +204,11 @@ def _styled(model: mujoco.MjModel, width: int, height: int, palette: Mapping[str
     model = copy.copy(model)
     view = model.vis
     view.global_.offwidth, view.global_.offheight, view.global_.fovy = width, height, FIELD_OF_VIEW
-    view.quality.shadowsize, view.quality.offsamples = 2048, 4
-    view.headlight.ambient[:], view.headlight.diffuse[:] = 0.55, 0.35
-    view.headlight.specular[:] = 0.0
-    model.light_diffuse[:], model.light_specular[:] = 0.25, 0.0
+    view.quality.offsamples = 4
+    view.headlight.ambient[:], view.headlight.diffuse[:], view.headlight.specular[:] = 0.5, 0.2, 0.0
+    model.light_type[:] = mujoco.mjtLightType.mjLIGHT_DIRECTIONAL.value
+    model.light_diffuse[:], model.light_specular[:] = 0.35, 0.0
+    model.light_dir[:] = np.array([0.3, 0.25, -1.0]) / np.linalg.norm([0.3, 0.25, -1.0])
     bodies = model.geom_bodyid
     model.geom_rgba[:, :3] = palette["robot"]
     model.geom_rgba[:, 3] = 1.0
