@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -50,7 +51,7 @@ class Episode:
 
     def at(self, step: int) -> State:
         """The state after `step` steps."""
-        return jax.tree.map(lambda x: x[step], self.states)
+        return _part(self.states, step)
 
     def scene(self, env: Environment, step: int) -> Scene:
         return scene_of(env, self.task, self.at(step))
@@ -69,12 +70,14 @@ def record_all(learner: Learner, state: TrainState, result: SplitResult, seed: i
     episodes = []
     for index, number in enumerate(result.drawn):
         for stage, name in enumerate(STAGES):
-            recording, task, position = jax.tree.map(
-                lambda x, place: x[place], (recordings, tasks, positions),
-                (jax.tree.map(lambda _: (index, stage), recordings), jax.tree.map(lambda _: index, tasks), (index, stage)),
-            )  # fmt: skip
-            episodes.append(_episode(learner, (result.split, number, name), task, recording, position))
+            recording, task = _part(recordings, index, stage), _part(tasks, index)
+            episodes.append(_episode(learner, (result.split, number, name), task, recording, positions[index, stage]))
     return episodes
+
+
+def _part(tree: Any, *place: int) -> Any:
+    """What a tree of arrays has at one place of their leading axes."""
+    return jax.tree.map(lambda x: x[place], tree)
 
 
 @partial(jax.jit, static_argnames="learner")
@@ -125,7 +128,7 @@ def _episode(
         *name,
         task=task,
         states=states,
-        position=position[:end],
+        position=position[:end].astype(np.float64),
         unsafe=unsafe,
         total=np.cumsum(np.asarray(states.reward, np.float64)),
         cost=np.cumsum(cost, axis=0),

@@ -46,7 +46,8 @@ def render(run: Run, evaluation: Evaluation, request: Request, complain: Say) ->
     for result in evaluation.splits:
         episodes = record_all(run.learner, run.state, result, request.seed)
         path = folder / f"{result.split}-paths.png"
-        title = f"{run.path.resolve().name}: {result.split} tasks, {len(result.adaptation.stats.episode_return) - 1} updates"
+        updates = len(result.adaptation.stats.episode_return) - 1
+        title = f"{run.path.resolve().name}: {result.split} tasks, {updates} updates"
         write_paths(path, run.learner.env, episodes, title)
         yield path
         studio = Studio(run.learner, episodes)

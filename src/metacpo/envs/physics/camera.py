@@ -5,6 +5,7 @@
 import copy
 import functools
 import importlib
+import itertools
 import math
 import os
 import platform
@@ -136,7 +137,7 @@ class Camera:
         self._grid()
         for shape in shapes:
             self._shape(shape)
-        for (x, y, _), (u, v, unsafe) in zip(trail[:-1], trail[1:], strict=True):
+        for (x, y, _), (u, v, unsafe) in itertools.pairwise(trail):
             self._line((x, y), (u, v), 0.009, self.palette["unsafe" if unsafe else "path"], 0.012)
         picture = np.empty((self._rect.height, self._rect.width, 3), np.uint8)
         self._gl.make_current()
