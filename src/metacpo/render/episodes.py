@@ -112,7 +112,7 @@ def record(learner: Learner, state: TrainState, phi: Float[Array, " n"], task: T
 
 def _on_host(x: Array) -> np.ndarray | Array:
     """NumPy arrays; keys of random numbers have no such form and stay."""
-    return x if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else np.asarray(x)
+    return x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else np.asarray(x)
 
 
 def _episode(
