@@ -59,6 +59,7 @@ def test_the_view_holds_every_shape_and_no_runaway_shrinks_it():
     view = view_of([(Ring(0.0, 0.0, 1.5, "course"), Wall(40.0), HAZARD)], [inside])
     assert (view.x, view.y, view.half) == (0.0, 0.0, pytest.approx(1.15 * 1.5))
     assert view_of([()], [np.zeros((3, 2))]).half == 1.0, "a robot that never moved"
+    assert view_of([()], [np.full((3, 2), np.nan)]).half == 1.0, "nor was anywhere"
 
 
 @pytest.mark.parametrize(

@@ -123,11 +123,13 @@ class PointButton:
         return robots.position(self.robot, state.world.physics.sensors)
 
     def scene(self, task: Task, state: State) -> Scene:
-        """Buttons and hazards; the lit button is the goal."""
+        """Hazards, the lit button as the goal, and the other buttons."""
         world, params = state.world, task.params
-        buttons = tuple(discs(world.buttons, BUTTON_SIZE, "button", float(params["buttons"])))
-        lit = tuple(discs(world.buttons[int(world.goal)][None], BUTTON_SIZE, "goal"))
-        return *discs(world.hazards, HAZARD_SIZE, "hazard", float(params["hazards"])), *buttons, *lit
+        buttons, lit = np.array(world.buttons), int(world.goal)
+        goal = tuple(discs(buttons[lit : lit + 1], BUTTON_SIZE, "goal"))
+        buttons[lit] = np.nan  # it is no other button
+        others = discs(buttons, BUTTON_SIZE, "button", float(params["buttons"]))
+        return *discs(world.hazards, HAZARD_SIZE, "hazard", float(params["hazards"])), *others, *goal
 
     def bodies(self, task: Task, state: State) -> Bodies:
         """The buttons are mocap bodies: where they stand is no part of the physics' state."""

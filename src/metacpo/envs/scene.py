@@ -80,6 +80,11 @@ def scene_of(env: Environment, task: Task, state: State) -> Scene:
     return env.scene(task, state) if isinstance(env, Scenic) else ()
 
 
+def grid_step(half: float) -> float:
+    """Metres between the lines of a floor's grid, a power of ten, where half the width of the view is `half` m."""
+    return 10.0 ** math.ceil(math.log10(half / 5))
+
+
 def discs(centres: Any, radius: float, role: Role, count: float = math.inf) -> Iterable[Disc]:
     """The first `count` of some centres [k, 2] (m); one that is not finite is nowhere."""
     for index, (x, y) in enumerate(np.asarray(centres, np.float64)):

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from metacpo.envs.scene import Disc, Ring, Scene, Wall
+from metacpo.envs.scene import Disc, Ring, Scene, Wall, grid_step
 from metacpo.render import looks
 from metacpo.report import style
 
 FINER = 2  # drawn at twice the size, then reduced: smooth edges
 MARGIN = 1.15
 ROBOT = 0.06  # of the half-width
-ALPHA = {"hazard": 0.55, "goal": 0.45, "button": 0.8}
+ALPHA = {"hazard": 0.55, "goal": 0.5, "button": 0.8}
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,11 @@ def view_of(scenes: Iterable[Scene], positions: Sequence[np.ndarray]) -> View:
         if not isinstance(shape, Wall)
     ]
     for position in positions:
-        boxes.append(np.quantile(position, [0.02, 0.98], axis=0))
+        known = position[np.isfinite(position).all(axis=1)]
+        if len(known):
+            boxes.append(np.quantile(known, [0.02, 0.98], axis=0))
+    if not boxes:
+        return View(0.0, 0.0, 1.0)
     low = np.min([box[0] for box in boxes], axis=0)
     high = np.max([box[1] for box in boxes], axis=0)
     x, y = (low + high) / 2
@@ -74,9 +78,9 @@ class Above:
         return FINER * right, FINER * down
 
     def _grid(self, draw: ImageDraw.ImageDraw) -> None:
-        """A line a metre (half a metre, or ten: as many as can be told apart)."""
+        """Lines on the floor."""
         view, wide = self.view, FINER * self.size
-        apart = 10.0 ** math.ceil(math.log10(view.half / 4))
+        apart = grid_step(view.half)
         for centre, at in ((view.x, 0), (view.y, 1)):
             for i in range(math.ceil((centre - view.half) / apart), math.floor((centre + view.half) / apart) + 1):
                 place = self._fine(i * apart, i * apart)[at]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ class Request:
 def render(run: Run, evaluation: Evaluation, request: Request, complain: Say) -> Iterator[Path]:
     """Film the tasks that the evaluation draws; yields each file when it is complete.
 
-    A film that cannot be made is one line to `complain`, and the rest goes on.
+    A picture that cannot be made is one line to `complain`, and the rest goes on.
     """
     folder = run.path / FOLDER
     folder.mkdir(exist_ok=True)
@@ -48,8 +49,8 @@ def render(run: Run, evaluation: Evaluation, request: Request, complain: Say) ->
         path = folder / f"{result.split}-paths.png"
         updates = len(result.adaptation.stats.episode_return) - 1
         title = f"{run.path.resolve().name}: {result.split} tasks, {updates} updates"
-        write_paths(path, run.learner.env, episodes, title)
-        yield path
+        if _made(path, partial(write_paths, path, run.learner.env, episodes, title), complain):
+            yield path
         studio = Studio(run.learner, episodes)
         yield from _films(episodes, studio.above, lambda e: folder / f"{_stem(e)}-top-down{suffix}", complain)
         if studio.bodies is None:
@@ -68,13 +69,19 @@ def _films(
     complain: Say,
 ) -> Iterator[Path]:
     for episode in episodes:
-        path = path_of(episode)
-        try:
-            write_video(path, frames(episode), pace(len(shown_steps(episode.steps))))
-        except Exception as error:  # a failed video never fails a run, whatever the encoder or the driver does
-            complain(f"{path.name}: not made ({type(error).__name__}: {' '.join(str(error).split())[:200]})")
-        else:
+        path, fps = path_of(episode), pace(len(shown_steps(episode.steps)))
+        if _made(path, lambda path=path, fps=fps, e=episode: write_video(path, frames(e), fps), complain):
             yield path
+
+
+def _made(path: Path, make: Callable[[], None], complain: Say) -> bool:
+    """Whether `make` wrote `path`; if not, why is one line."""
+    try:
+        make()
+    except Exception as error:  # a failed picture never fails a run, whatever the encoder or the driver does
+        complain(f"{path.name}: not made ({type(error).__name__}: {' '.join(str(error).split())[:200]})")
+        return False
+    return True
 
 
 class Studio:

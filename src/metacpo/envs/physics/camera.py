@@ -18,7 +18,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from metacpo.envs.scene import Disc, Ring, Scene, Wall
+from metacpo.envs.scene import Disc, Ring, Scene, Wall, grid_step
 
 # MUJOCO_GL's words and the modules that they mean. Ours are imported by name: MuJoCo itself reads the variable only
 # once, when it is first imported, and that was long before anybody asked for a picture.
@@ -94,9 +94,7 @@ class Camera:
         self.half = 1.0
         self._model = _styled(model, width, height, palette)
         self._data = mujoco.MjData(self._model)
-        self._gl = _context(width, height)
-        self._gl.make_current()
-        self._drawing = mujoco.MjrContext(self._model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
+        self._gl, self._drawing = _open(self._model, width, height)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._drawing)
         self._rect = mujoco.MjrRect(0, 0, width, height)
         self._scene = mujoco.MjvScene(self._model, maxgeom=MOST_GEOMS)
@@ -110,6 +108,7 @@ class Camera:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._gl.make_current()
         self._drawing.free()
         self._gl.free()
 
@@ -138,7 +137,7 @@ class Camera:
         for shape in shapes:
             self._shape(shape)
         for (x, y, _), (u, v, unsafe) in itertools.pairwise(trail):
-            self._line((x, y), (u, v), 0.009, self.palette["unsafe" if unsafe else "path"], 0.012)
+            self._line((x, y), (u, v), 0.007 * self.half, self.palette["unsafe" if unsafe else "path"], 0.012)
         picture = np.empty((self._rect.height, self._rect.width, 3), np.uint8)
         self._gl.make_current()
         mujoco.mjr_render(self._rect, self._scene, self._drawing)
@@ -156,7 +155,7 @@ class Camera:
             corners = [2 * math.pi * i / SEGMENTS for i in range(SEGMENTS + 1)]
             points = [(shape.x + shape.radius * math.cos(a), shape.y + shape.radius * math.sin(a)) for a in corners]
             for start, end in zip(points[:-1:2], points[1::2], strict=True):
-                self._line(start, end, 0.008, colour, 0.006)
+                self._line(start, end, 0.006 * self.half, colour, 0.006)
         else:
             tall = shape.role == "goal"
             height = GOAL_HEIGHT if tall else FLAT
@@ -164,12 +163,13 @@ class Camera:
             self._geom(kind.mjGEOM_CYLINDER, size, (shape.x, shape.y, height / 2), (*colour, 0.35 if tall else 0.6))
 
     def _grid(self) -> None:
-        """Lines on the floor, a metre apart."""
-        far = math.ceil(3 * self.half) + 1
-        for at in range(-far, far + 1):
-            size = (0.008, float(far), FLAT / 8)
-            self._geom(mujoco.mjtGeom.mjGEOM_BOX, size, (float(at), 0.0, 0.0), LINES)
-            self._geom(mujoco.mjtGeom.mjGEOM_BOX, (size[1], size[0], size[2]), (0.0, float(at), 0.0), LINES)
+        """Lines on the floor, as far as the camera sees."""
+        apart, (x, y) = grid_step(self.half), self._camera.lookat[:2]
+        thick, long, tall = 0.006 * self.half, 4 * self.half, FLAT / 8
+        for i in range(-math.ceil(long / apart), math.ceil(long / apart) + 1):
+            east, north = apart * (round(x / apart) + i), apart * (round(y / apart) + i)
+            self._geom(mujoco.mjtGeom.mjGEOM_BOX, (thick, long, tall), (east, y, 0.0), LINES)
+            self._geom(mujoco.mjtGeom.mjGEOM_BOX, (long, thick, tall), (x, north, 0.0), LINES)
 
     def _line(
         self, start: tuple[float, float], end: tuple[float, float], radius: float, colour: Colour, height: float
@@ -193,10 +193,14 @@ class Camera:
         return geom
 
 
-def _context(width: int, height: int) -> Any:
+def _open(model: mujoco.MjModel, width: int, height: int) -> tuple[Any, mujoco.MjrContext]:
+    """An OpenGL context, made the current one, and MuJoCo's drawing in it."""
+    backend = choose_backend()
     try:
-        return importlib.import_module(choose_backend()).GLContext(width, height)
-    except (ImportError, RuntimeError, AttributeError) as error:  # it worked in the probe's process, not in this one
+        context = importlib.import_module(backend).GLContext(width, height)
+        context.make_current()
+        return context, mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
+    except (ImportError, RuntimeError, AttributeError, mujoco.FatalError) as error:  # the probe's process was luckier
         raise NoRenderer(f"no OpenGL in this process ({' '.join(str(error).split())})") from error
 
 
