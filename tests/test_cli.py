@@ -72,6 +72,8 @@ USAGE = [
     ('adapt RUN --task {"radius":0}', "task.radius", "0", "[0.1, 5] m"),
     ('adapt RUN --task {"radius":"big"}', "task.radius", "'big'", "[0.1, 5] m"),
     ("evaluate RUN --split shifted", "--split", "--help"),
+    ("render RUN --format avi", "--format", "'avi'", "'mp4', 'gif'"),
+    ("render RUN --tasks 0", "adaptation.tasks", "0", "[1, inf)"),
     ("report", "RUN-DIRS", "missing", "one or more"),
     ("doctor --quick", "--quick", "--help"),
 ]
@@ -102,13 +104,13 @@ def test_an_existing_run_folder_is_bad_usage(run_dir, capsys):
     assert sorted(run_dir.rglob("*")) == before
 
 
-@pytest.mark.parametrize("verb", ["resume", "adapt", "evaluate", "report"])
+@pytest.mark.parametrize("verb", ["resume", "adapt", "evaluate", "render", "report"])
 def test_a_folder_without_a_run_is_a_failure(verb, tmp_path, capsys):
     assert fails(capsys, [verb, str(tmp_path / "none")], 1, f"{tmp_path / 'none'}: no such run folder")
     assert fails(capsys, [verb, str(tmp_path)], 1, f"{tmp_path / 'config.toml'}: missing")
 
 
-@pytest.mark.parametrize("verb", ["resume", "adapt", "evaluate"])
+@pytest.mark.parametrize("verb", ["resume", "adapt", "evaluate", "render"])
 def test_a_run_without_a_checkpoint_or_with_a_damaged_one_is_a_failure(verb, tmp_path, capsys):
     config = Config.preset(SMOKE)
     config.save(tmp_path / "config.toml")

@@ -23,6 +23,7 @@ LAYERS = {
     "adaptation": 4,
     "evaluation": 4,
     "config": 4,
+    "render": 5,
     "report": 5,
     "doctor": 5,
     "usage": 5,

@@ -4,6 +4,7 @@ The first line of a docstring is the verb's help. JAX is imported by the verbs t
 """
 
 import json
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -77,6 +78,31 @@ class Evaluate:
         from metacpo.training import open_run
 
         return _assess(open_run(self.run_dir), self.trial)
+
+
+@dataclass(frozen=True)
+class Render:
+    """Film adapted episodes into RUN_DIR/render: by a camera, from above, and their paths as a picture."""
+
+    run_dir: tyro.conf.Positional[Path]
+    trial: Annotated[Trial, tyro.conf.arg(name="")] = Trial()
+    split: Literal["held-out", "shifted"] = "held-out"
+    """Where random tasks come from: the training distribution, or beyond it."""
+    format: Literal["mp4", "gif"] | None = None
+    """Of the videos; mp4 where imageio-ffmpeg is installed, else gif, if not given."""
+
+    def __call__(self) -> int:
+        from metacpo.render import Request, render
+        from metacpo.training import open_run
+
+        def complain(line: str) -> None:
+            print(f"metacpo: {line}", file=sys.stderr)
+
+        run = open_run(self.run_dir)
+        result = _evaluate(run, self.trial, (self.split,))
+        for path in render(run, result, Request(self.format, self.trial.seed), complain):
+            print(path)
+        return 0
 
 
 @dataclass(frozen=True)
@@ -159,6 +185,7 @@ VERBS: dict[str, type | Callable[[Sequence[str]], Verb]] = {
     "resume": Resume,
     "adapt": Adapt,
     "evaluate": Evaluate,
+    "render": Render,
     "report": Report,
     "check-env": CheckEnv,
     "doctor": Doctor,

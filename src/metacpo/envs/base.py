@@ -36,6 +36,9 @@ class Environment(Protocol):
     """The contract between a family of tasks and everything that learns on it. Batched by vmap.
 
     It may state one fact more, `action_bound: float`: actions beyond ±action_bound act as those at it.
+
+    Two more methods are optional, for pictures alone: `scene(task, state)`, the shapes on the floor, and
+    `bodies(task, state)`, what a camera shows (both in scene.py). Nothing that learns asks for them.
     """
 
     @property

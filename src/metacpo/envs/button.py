@@ -19,6 +19,7 @@ from functools import cached_property
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int32, Key
 
 from metacpo.envs import robots
@@ -29,6 +30,7 @@ from metacpo.envs.lidar import pseudo_lidar
 from metacpo.envs.physics import Engine, MujocoC, Physics, PhysicsState
 from metacpo.envs.placement import crowded, place
 from metacpo.envs.robots import POINT_BUTTON, SUBSTEPS, Point
+from metacpo.envs.scene import Bodies, Scene, discs
 from metacpo.tasks import Parameter, Task, TaskDistribution, TaskError
 
 EPISODE_LENGTH = 1000
@@ -124,6 +126,20 @@ class PointButton:
 
     def position(self, state: State) -> Float[Array, "*batch 2"]:
         return robots.position(self.robot, state.world.physics.sensors)
+
+    def scene(self, task: Task, state: State) -> Scene:
+        """Hazards, the lit button as the goal, and the other buttons."""
+        world, params = state.world, task.params
+        buttons, lit = np.array(world.buttons), int(world.goal)
+        goal = tuple(discs(buttons[lit : lit + 1], BUTTON_SIZE, "goal"))
+        buttons[lit] = np.nan  # it is no other button
+        others = discs(buttons, BUTTON_SIZE, "button", float(params["buttons"]))
+        return *discs(world.hazards, HAZARD_SIZE, "hazard", float(params["hazards"])), *others, *goal
+
+    def bodies(self, task: Task, state: State) -> Bodies:
+        """The buttons are mocap bodies: where they stand is no part of the physics' state."""
+        params = {name: jnp.asarray(value) for name, value in task.params.items()}
+        return Bodies(state.world.physics, np.asarray(_spheres(params, jnp.asarray(state.world.buttons))))
 
     def _state(
         self,

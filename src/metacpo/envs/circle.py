@@ -24,6 +24,7 @@ from metacpo.envs.lidar import pseudo_lidar
 from metacpo.envs.physics import Engine, MujocoC, Physics, PhysicsState
 from metacpo.envs.robots import POINT as POINT
 from metacpo.envs.robots import SUBSTEPS, Robot
+from metacpo.envs.scene import Bodies, Ring, Scene, Wall
 from metacpo.tasks import Parameter, Task, TaskDistribution
 
 EPISODE_LENGTH = 500
@@ -89,6 +90,14 @@ class Circle:
 
     def position(self, state: State) -> Float[Array, "*batch 2"]:
         return robots.position(self.robot, state.world.sensors)
+
+    def scene(self, task: Task, state: State) -> Scene:
+        """The circle to run along and the two walls, which have no ends."""
+        wall = float(task.params["wall"])
+        return Ring(0.0, 0.0, float(task.params["radius"]), "course"), Wall(-wall), Wall(wall)
+
+    def bodies(self, task: Task, state: State) -> Bodies:
+        return Bodies(state.world)
 
     def _state(self, task: Task, physics: PhysicsState, steps: Array, moved: bool) -> State:
         robot, sensors = self.robot, physics.sensors

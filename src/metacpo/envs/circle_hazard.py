@@ -23,6 +23,7 @@ from metacpo.envs.lidar import pseudo_lidar
 from metacpo.envs.physics import Engine, MujocoC, Physics, PhysicsState
 from metacpo.envs.placement import crowded, place
 from metacpo.envs.robots import Robot
+from metacpo.envs.scene import Bodies, Scene, discs
 from metacpo.tasks import Parameter, Task, TaskDistribution, TaskError
 
 MOST = 12  # hazards of a task
@@ -90,6 +91,14 @@ class CircleHazard:
 
     def position(self, state: State) -> Float[Array, "*batch 2"]:
         return self.circle.position(_inner(state))
+
+    def scene(self, task: Task, state: State) -> Scene:
+        """The Circle's scene and the hazards."""
+        hazards = discs(state.world.hazards, SIZE, "hazard", float(task.params["hazards"]))
+        return *self.circle.scene(task, state), *hazards
+
+    def bodies(self, task: Task, state: State) -> Bodies:
+        return Bodies(state.world.physics)
 
     def _state(self, task: Task, state: State, hazards: Float[Array, "h 2"]) -> State:
         """The Circle's state with what the hazards add to it."""

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
 from metacpo.envs.base import Environment, State, action_bound
+from metacpo.envs.scene import Scene, scene_of
 from metacpo.tasks import Task, TaskDistribution
 
 
@@ -62,6 +63,9 @@ class SummedCosts:
 
     def position(self, state: State) -> Float[Array, "*batch 2"]:
         return self.env.position(state)
+
+    def scene(self, task: Task, state: State) -> Scene:
+        return scene_of(self.env, task, state)
 
 
 def _summed(state: State) -> State:

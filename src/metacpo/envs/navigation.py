@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32, Key
 
 from metacpo.envs.base import State
+from metacpo.envs.scene import Disc, Scene
 from metacpo.tasks import Parameter, Task, TaskDistribution
 
 DT = 0.05  # s
@@ -81,6 +82,13 @@ class Navigation:
 
     def position(self, state: State) -> Pair:
         return state.world[..., :2]
+
+    def scene(self, task: Task, state: State) -> Scene:
+        """The goal and the hazards."""
+        at = {name: float(value) for name, value in task.params.items()}
+        hazards = [f"hazard{i + 1}" for i in range(HAZARDS)]
+        discs = [Disc(at[f"{name}_x"], at[f"{name}_y"], at[f"{name}_radius"], "hazard") for name in hazards]
+        return *discs, Disc(at["goal_x"], at["goal_y"], GOAL_RADIUS, "goal")
 
 
 def progress_reward(

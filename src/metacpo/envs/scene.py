@@ -1,0 +1,92 @@
+"""What there is to see of a task: a few flat shapes seen from above, and the bodies that a camera shows.
+
+All of it is drawn on the host, one world at a time, from NumPy arrays: `task` and `state` have no batch axes here.
+Both methods are optional. An environment that lacks them is drawn as a path on an empty floor.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+from metacpo.envs.base import Environment, State
+from metacpo.tasks import Task
+
+Role = Literal["hazard", "goal", "button", "course", "wall"]
+
+
+@dataclass(frozen=True)
+class Disc:
+    """A round area on the floor; metres."""
+
+    x: float
+    y: float
+    radius: float
+    role: Role
+
+
+@dataclass(frozen=True)
+class Ring:
+    """A circle's line on the floor; metres."""
+
+    x: float
+    y: float
+    radius: float
+    role: Role
+
+
+@dataclass(frozen=True)
+class Wall:
+    """The line x = const for |y| ≤ half (m), unsafe on the side away from x = 0."""
+
+    x: float
+    half: float = math.inf
+    role: Role = "wall"
+
+
+Shape = Disc | Ring | Wall
+Scene = tuple[Shape, ...]
+
+
+@runtime_checkable
+class Scenic(Protocol):
+    """An environment that can say what is on its floor."""
+
+    def scene(self, task: Task, state: State) -> Scene: ...
+
+
+@dataclass(frozen=True)
+class Bodies:
+    """What a camera needs of a world: the physics' state, and where its mocap bodies are [mocaps, 3] (m)."""
+
+    physics: Any
+    places: np.ndarray | None = None
+
+
+@runtime_checkable
+class Embodied(Protocol):
+    """An environment with bodies: `physics.model` is their MuJoCo model."""
+
+    @property
+    def physics(self) -> Any: ...
+
+    def bodies(self, task: Task, state: State) -> Bodies: ...
+
+
+def scene_of(env: Environment, task: Task, state: State) -> Scene:
+    """The environment's shapes; none where it has no `scene`."""
+    return env.scene(task, state) if isinstance(env, Scenic) else ()
+
+
+def grid_step(half: float) -> float:
+    """Metres between the lines of a floor's grid, a power of ten, where half the width of the view is `half` m."""
+    return 10.0 ** math.ceil(math.log10(half / 5))
+
+
+def discs(centres: Any, radius: float, role: Role, count: float = math.inf) -> Iterable[Disc]:
+    """The first `count` of some centres [k, 2] (m); one that is not finite is nowhere."""
+    for index, (x, y) in enumerate(np.asarray(centres, np.float64)):
+        if index < count and math.isfinite(x) and math.isfinite(y):
+            yield Disc(float(x), float(y), radius, role)
