@@ -45,9 +45,9 @@ class Pool:
         if task in self._idle:
             return self._pop(task)
         params = dict(zip(self._names, np.frombuffer(task, np.float32).tolist(), strict=True))
-        for other, (env, *_) in self._idle.items():
-            if env.has_wrapper_attr("set_task"):
-                self._pop(other)
+        for other, idle in self._idle.items():
+            if idle[-1].has_wrapper_attr("set_task"):
+                env = self._pop(other)
                 env.get_wrapper_attr("set_task")(params)
                 return env
         env = self._make(params)

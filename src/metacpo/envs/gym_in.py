@@ -51,7 +51,7 @@ class GymnasiumEnvironment:
     def position(self, state: State) -> Float[Array, "*batch 2"]:
         return state.world.place
 
-    def _start(self, task: Task, seed: UInt32[Array, ""]) -> UInt32[Array, " 1+P"]:
+    def _start(self, task: Task, seed: UInt32[Array, ""]) -> UInt32[Array, " words"]:
         """Seed and parameters as bits: what an episode begins with."""
         params = [jnp.asarray(task.params[name], jnp.float32) for name in self.tasks.parameters]
         bits = [jax.lax.bitcast_convert_type(value, jnp.uint32) for value in params]
