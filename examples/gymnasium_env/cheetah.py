@@ -11,7 +11,7 @@ EPISODE_LENGTH = 100  # steps of 0.05 s
 
 
 class SpeedLimit(gymnasium.Wrapper):
-    """info["cost"] is 1 for each step that is faster than target_speed (m/s). Reward and observation are the stock's."""
+    """info["cost"] is 1 for each step that is faster than target_speed (m/s). The rest is the stock's."""
 
     def __init__(self, env: gymnasium.Env, target_speed: float):
         super().__init__(env)

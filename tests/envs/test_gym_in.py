@@ -1,6 +1,7 @@
 """Gymnasium environments: the same episodes as a plain loop, pure functions to the program, refusals in one line."""
 
 from dataclasses import replace
+from functools import partial
 
 import gymnasium
 import jax
@@ -23,17 +24,20 @@ TASK = TASKS.make({"gain": 0.75})
 UP = jnp.array([0.5])
 
 
-def rolled(env, key=KEY, episodes=20, tasks=3):
-    """Episodes [tasks, T, episodes, ...] of one policy on several tasks, and these."""
+DRAWN = TASKS.sample_batch(jax.random.key(1), 3)
+LINE = line()
+
+
+@partial(jax.jit, static_argnums=0)
+def roll(env, keys):
     policy = GaussianPolicy(env.observation_size, env.action_size, (4,), 0.7)
     phi, normaliser = policy.init(jax.random.key(5)), Normaliser.init(env.observation_size)
-    drawn = TASKS.sample_batch(jax.random.key(1), tasks)
+    return jax.vmap(lambda task, key: rollout(env, policy, phi, normaliser, task, key, 20))(DRAWN, keys)
 
-    def roll(task, key):
-        return rollout(env, policy, phi, normaliser, task, key, episodes)
 
-    trajectory = jax.jit(jax.vmap(roll))(drawn, jax.random.split(key, tasks))
-    return jax.tree.map(np.asarray, trajectory), np.asarray(drawn.params["gain"])
+def rolled(env, key=KEY):
+    """20 episodes of one policy on each of 3 tasks, [3, T, 20, ...]."""
+    return jax.tree.map(np.asarray, roll(env, jax.random.split(key, 3)))
 
 
 def seeds_of(key, episodes):
@@ -43,14 +47,14 @@ def seeds_of(key, episodes):
 
 
 def test_it_is_an_environment():
-    env = line()
+    env = LINE
     assert isinstance(env, Environment)
     assert (env.observation_size, env.action_size, env.episode_length) == (3, 1, LIMIT)
     assert hash(env) == hash(env) and env != line()
 
 
 def test_whole_episodes_are_those_of_a_plain_loop():
-    got, gains = rolled(line(cost_names=("cost",)))
+    got, gains = rolled(LINE), np.asarray(DRAWN.params["gain"])
     ended = []
     for i, (gain, key) in enumerate(zip(gains, jax.random.split(KEY, 3), strict=True)):
         for j, seed in enumerate(seeds_of(key, 20)):
@@ -74,7 +78,7 @@ def test_whole_episodes_are_those_of_a_plain_loop():
 
 
 def test_termination_truncation_and_the_last_observation_are_three_facts():
-    env = line()
+    env = LINE
     states = [env.reset(TASK, jax.random.key(i)) for i in range(8)]
     for _ in range(LIMIT):
         states = [s if s.terminated else env.step(TASK, s, UP) for s in states]
@@ -95,7 +99,7 @@ def test_a_shorter_episode_length_truncates():
 
 
 def test_the_same_transition_asked_again_is_answered_without_a_step():
-    env = line()
+    env = LINE
     start = env.step(TASK, env.reset(TASK, KEY), UP)
     once = env.step(TASK, start, UP)
     before = calls["stepped"]
@@ -116,7 +120,7 @@ def test_an_ended_episode_repeats_its_last_answer():
 
 
 def test_it_cannot_go_back_in_time():
-    env = line()
+    env = LINE
     first = env.step(TASK, env.reset(TASK, KEY), UP)
     env.step(TASK, first, UP)
     with pytest.raises(Exception, match="cannot go back in time: the state is at step 1, its environment at step 2"):
@@ -125,7 +129,7 @@ def test_it_cannot_go_back_in_time():
 
 def test_several_episodes_may_begin_at_one_reset():
     """Two policies compared from the same starts: vmap resets once and steps twice."""
-    env = line()
+    env = LINE
     start = env.reset(TASK, KEY)
     actions = jnp.array([[0.5], [0.5], [-0.5]])
 
@@ -141,14 +145,14 @@ def test_several_episodes_may_begin_at_one_reset():
 
 
 def test_the_task_cannot_change_within_an_episode():
-    env = line()
+    env = LINE
     state = env.step(TASK, env.reset(TASK, KEY), UP)
     with pytest.raises(Exception, match="the task changed within an episode"):
         jax.block_until_ready(env.step(TASKS.make({"gain": 0.1}), state, UP))
 
 
 def test_every_reset_begins_episodes_that_no_other_shares():
-    env = line()
+    env = LINE
     a, b = env.reset(TASK, KEY), env.reset(TASK, KEY)
     assert int(a.world.ticket) != int(b.world.ticket)
     np.testing.assert_array_equal(a.obs, b.obs)
@@ -174,26 +178,33 @@ def test_episodes_that_nobody_ends_are_forgotten_and_their_environments_used_aga
         jax.block_until_ready(env.step(TASK, gone, UP))
 
 
-def test_environments_are_kept_while_the_task_stays_and_told_the_next_one():
-    for kind in (Line, Told):
-        env = line(kind)
-        calls.clear()
-        rolled(env)
-        first = calls["built"]
-        rolled(env)
-        assert calls["built"] == first <= 60  # the tasks are the same: nothing is built
-        assert calls["told"] == 0 or kind is Told
+def test_environments_are_kept_while_the_task_stays():
+    rolled(LINE)
     before = calls["built"]
-    other = jax.vmap(lambda g: replace(TASK, params={"gain": g}))(jnp.linspace(1.0, 2.0, 60))
-    start = jax.vmap(env.reset, (0, None))(other, KEY)
-    after = jax.vmap(env.step, (0, 0, None))(other, start, UP)
-    assert calls["built"] == before and calls["told"] >= 60
-    np.testing.assert_allclose(after.obs[:, 0] - start.obs[:, 0], 0.5 * np.linspace(1.0, 2.0, 60), atol=1e-5)
+    rolled(LINE)
+    assert calls["built"] == before
+
+
+def test_one_that_can_be_told_its_task_is_not_built_anew():
+    def play(gains):
+        tasks = jax.vmap(lambda g: replace(TASK, params={"gain": g}))(gains)
+        start = jax.vmap(env.reset, (0, None))(tasks, KEY)
+        state = start
+        for _ in range(LIMIT):  # to the end: they are free again
+            state = jax.vmap(env.step, (0, 0, None))(tasks, state, UP)
+        moved = state.obs[:, 0] - start.obs[:, 0]
+        np.testing.assert_allclose(moved, 0.5 * gains * state.steps.astype(jnp.float32), atol=1e-4)
+
+    env = line(Told)
+    calls.clear()
+    play(jnp.linspace(0.5, 1.0, 6))
+    assert calls["built"] == 5  # and the one that was built to be examined
+    play(jnp.linspace(1.1, 2.0, 6))
+    assert (calls["built"], calls["told"]) == (5, 6)
 
 
 def test_the_key_decides_everything():
-    env = line()
-    (a, _), (b, _), (c, _) = rolled(env), rolled(env), rolled(env, jax.random.key(4))
+    a, b, c = rolled(LINE), rolled(LINE), rolled(LINE, jax.random.key(4))
     assert jax.tree.all(jax.tree.map(np.array_equal, a, b))
     starts = a.obs[:, 0, :, 0]
     assert len(np.unique(starts)) == starts.size
@@ -201,8 +212,7 @@ def test_the_key_decides_everything():
 
 
 def test_worlds_that_break_are_masked_by_the_rollout():
-    sound, _ = rolled(line())
-    got, _ = rolled(line(Broken))
+    sound, got = rolled(LINE), rolled(line(Broken))
     breaks = got.obs[:, 0, :, 2] // 3
     length = np.minimum(got.obs[:, 0, :, 2], LIMIT)
     t = np.arange(LIMIT)[None, :, None]

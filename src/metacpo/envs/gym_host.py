@@ -217,11 +217,11 @@ class Host:
 
     def _write(self, row: np.ndarray, env: gymnasium.Env, obs: np.ndarray, reward: float, costs: list[float]) -> None:
         """An episode's numbers (float64) into `row`."""
-        O = self._facts.observation_size
-        row[:O] = obs
-        row[O : O + 2] = (*obs[:2], 0.0)[:2] if self._position is None else self._position(env)
-        row[O + 2] = reward
-        row[O + 3 :] = costs
+        size = self._facts.observation_size
+        row[:size] = obs
+        row[size : size + 2] = (*obs[:2], 0.0)[:2] if self._position is None else self._position(env)
+        row[size + 2] = reward
+        row[size + 3 :] = costs
 
     def _failure(self, where: str, error: Exception) -> GymnasiumError:
         if isinstance(error, GymnasiumError):

@@ -70,12 +70,12 @@ class GymnasiumEnvironment:
 
     def _state(self, seed: UInt32[Array, ""], answer: tuple[Array, Array, Array]) -> State:
         where, numbers, ended = answer
-        O = self.observation_size
+        size = self.observation_size
         return State(
-            world=World(where[0], seed, numbers[O : O + 2]),
-            obs=numbers[:O],
-            reward=numbers[O + 2],
-            cost=numbers[O + 3 :],
+            world=World(where[0], seed, numbers[size : size + 2]),
+            obs=numbers[:size],
+            reward=numbers[size + 2],
+            cost=numbers[size + 3 :],
             terminated=ended[0],
             truncated=ended[1],
             steps=where[1],
@@ -101,7 +101,9 @@ def from_gymnasium(
     """
     if len(tasks.cost_limit) != len(cost_names):
         limits, costs = len(tasks.cost_limit), len(cost_names)
-        raise GymnasiumError(f"tasks: cost_limit has {limits} numbers, cost_names {costs}; give one limit for each cost")
+        raise GymnasiumError(
+            f"tasks: cost_limit has {limits} numbers, cost_names {costs}; give one limit for each cost"
+        )
     pool = Pool(make, tuple(tasks.parameters))
     reference = np.array([field.default for field in tasks.parameters.values()], np.float32).tobytes()
     env = pool.take(reference)
