@@ -1,5 +1,6 @@
 """The example of a Gymnasium environment: it says what it costs, and it is learned."""
 
+import csv
 import importlib.util
 from pathlib import Path
 
@@ -11,7 +12,6 @@ import pytest
 from metacpo import envs, training
 from metacpo.config import Config
 from metacpo.evaluation import evaluate
-from metacpo.learner import init_state
 from metacpo.tasks import Task
 
 FOLDER = Path(__file__).parents[2] / "examples" / "gymnasium_env"
@@ -52,10 +52,9 @@ def test_the_cheetah_learns_to_run_within_its_limits(cheetah, tmp_path, monkeypa
     (tmp_path / "cheetah.toml").write_text(settings)
     config = Config.load(tmp_path / "cheetah.toml")
     run = training.train(config, tmp_path / "run")
-    results = []
-    for state in (init_state(run.learner, config.seed), run.state):
-        rows = evaluate(run.learner, state, config.adaptation, ("held-out",), seed=0).rows
-        results.append([row for row in rows if row.step == config.adaptation.steps])
-    untrained, trained = (np.mean([row.episode_return for row in rows]) for rows in results)
-    assert trained >= untrained + 25  # metres a second, summed over 100 steps
-    assert np.mean([row.satisfied for row in results[1]]) >= 0.7
+    with (run.path / "metrics.csv").open(newline="") as file:
+        untrained = float(next(csv.DictReader(file))["Metrics/EpRet"])
+    rows = evaluate(run.learner, run.state, config.adaptation, ("held-out",), seed=0).rows
+    adapted = [row for row in rows if row.step == config.adaptation.steps]
+    assert np.mean([row.episode_return for row in adapted]) >= untrained + 25  # m/s, summed over 100 steps
+    assert np.mean([row.satisfied for row in adapted]) >= 0.7
