@@ -63,6 +63,9 @@ def _usage_errors() -> tuple[type[Exception], ...]:
 def _one_line(error: Exception) -> str:
     """The error's message, after its type where the message was not written for users."""
     text = " ".join(str(error).split())
+    # What an environment says in the midst of a compiled program stands at the end of the program's own traceback.
+    if " GymnasiumError: " in text:
+        return text.rpartition(" GymnasiumError: ")[2]
     return text if type(error).__module__.startswith("metacpo.") else f"{type(error).__name__}: {text}"
 
 

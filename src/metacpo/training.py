@@ -100,7 +100,7 @@ def open_run(run_dir: Path | str, physics: str | None = None) -> Run:
         raise RunError(f"{where}{error}") from error
     code = home(config.env)
     if code is not None and code.is_relative_to(run_dir.resolve()):
-        raise RunError(f"{run_dir / CONFIG}: env: {code} lies in the run folder, whose code is not run; move it elsewhere")
+        raise RunError(f"{run_dir / CONFIG}: env: {code} lies in the run folder, whose code is not run; move it away")
     if physics is not None:
         config = replace(config, physics=physics)
     learner = build(config)

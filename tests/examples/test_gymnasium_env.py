@@ -1,0 +1,60 @@
+"""The example of a Gymnasium environment: it says what it costs, and it is learned."""
+
+import csv
+import importlib.util
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metacpo import envs, training
+from metacpo.config import Config
+from metacpo.evaluation import evaluate
+from metacpo.tasks import Task
+
+FOLDER = Path(__file__).parents[2] / "examples" / "gymnasium_env"
+
+
+@pytest.fixture(scope="module")
+def cheetah():
+    spec = importlib.util.spec_from_file_location("cheetah", FOLDER / "cheetah.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_it_costs_to_be_faster_than_the_task_allows(cheetah):
+    env = cheetah.env
+    assert isinstance(env, envs.Environment)
+    assert (env.observation_size, env.action_size, env.episode_length) == (17, 6, 100)
+    targets = jnp.array([0.0, 0.4, 10.0])
+    tasks = jax.vmap(lambda speed: Task(jnp.array([10.0]), {"target_speed": speed}))(targets)
+    state = jax.vmap(env.reset, (0, None))(tasks, jax.random.key(0))
+    step = jax.jit(jax.vmap(env.step, (0, 0, None)))
+    costs = []
+    for action in np.random.default_rng(1).uniform(-1, 1, (20, 6)).astype(np.float32):
+        before, state = state, step(tasks, state, action)
+        speed = (env.position(state) - env.position(before))[:, 0] / 0.05
+        np.testing.assert_array_equal(state.cost[:, 0], speed > targets)
+        np.testing.assert_allclose(state.reward, speed - 0.1 * np.sum(action**2), atol=1e-3)
+        costs.append(np.asarray(state.cost[:, 0]))
+    total = np.sum(costs, axis=0)
+    assert total[0] > total[1] > 0 and total[2] == 0
+
+
+@pytest.mark.slow
+def test_the_cheetah_learns_to_run_within_its_limits(cheetah, tmp_path, monkeypatch):
+    monkeypatch.setitem(envs.ENVIRONMENTS, "cheetah", lambda: cheetah.env)
+    settings = (FOLDER / "cheetah.toml").read_text().replace("cheetah.py:env", "cheetah")
+    (tmp_path / "cheetah.toml").write_text(settings)
+    config = Config.load(tmp_path / "cheetah.toml")
+    run = training.train(config, tmp_path / "run")
+    with (run.path / "metrics.csv").open(newline="") as file:
+        untrained = float(next(csv.DictReader(file))["Metrics/EpRet"])
+    rows = evaluate(run.learner, run.state, config.adaptation, ("held-out",), seed=0).rows
+    adapted = [row for row in rows if row.step == config.adaptation.steps]
+    assert np.mean([row.episode_return for row in adapted]) >= untrained + 25  # m/s, summed over 100 steps
+    assert np.mean([row.satisfied for row in adapted]) >= 0.7
