@@ -82,13 +82,13 @@ def distribution(**changes):
     return dataclasses.replace(Good.tasks, **changes)
 
 
-def only_truncates_never(state):
+def truncates_never(state):
     return put("truncated", lambda s: jnp.bool_(False))(state)
 
 
 def terminates_on_time(state):
     late = state.steps >= Good.episode_length
-    return put("terminated", lambda s: late)(only_truncates_never(state))
+    return put("terminated", lambda s: late)(truncates_never(state))
 
 
 BROKEN = {
@@ -110,17 +110,18 @@ BROKEN = {
     "steps": lambda: broken(step=put("steps", lambda s: s.steps * 0)),
     "ends-at-reset": lambda: broken(reset=put("terminated", lambda s: jnp.bool_(True))),
     "truncated-early": lambda: broken(step=put("truncated", lambda s: s.steps >= 4)),
-    "never-truncated": lambda: broken(step=only_truncates_never),
+    "never-truncated": lambda: broken(step=truncates_never),
     "timeout-terminates": lambda: broken(step=terminates_on_time),
     "not-deterministic": lambda: broken(step=put("reward", lambda s: s.reward + np.float32(np.random.rand()))),  # noqa: NPY002
     "missing-member": lambda: type("Nothing", (), {"reset": Good.reset})(),
 }
+NOTES = ("truncated-early",)  # what may be meant
 
 
 @pytest.mark.parametrize("fault", BROKEN)
 def test_each_fault_is_found_by_its_name(fault):
     findings = check(BROKEN[fault]())
-    assert fault in [finding.name for finding in findings if finding.fatal], findings
+    assert fault in [finding.name for finding in findings if finding.fatal != (fault in NOTES)], findings
     assert all("\n" not in str(finding) for finding in findings)
 
 

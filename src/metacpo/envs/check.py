@@ -154,17 +154,20 @@ def _episodes(env: Environment) -> Iterator[Finding]:
     run = _player(env)
     for split, task in _few_tasks(env):
         seen = run(task, jax.random.key(1))
+        over = np.cumsum(seen.terminated | seen.truncated, axis=0)[:-1] > 0  # nobody looks at what follows the end
+        lives = np.concatenate([np.ones((1, WORLDS), bool), ~over])
         for name in FLOATS:
-            bad = np.argwhere(~np.isfinite(getattr(seen, name)))
+            bad = np.argwhere(~np.isfinite(getattr(seen, name)) & (lives if name == "reward" else lives[..., None]))
             if len(bad):
                 where = env.cost_names[bad[0][2]] if name == "cost" else name
                 yield Finding(f"nan-{name}", f"{where} is not finite at step {bad[0][0]} of a {split} task")
-        if np.any(seen.cost < 0):
-            name = env.cost_names[np.argwhere(seen.cost < 0)[0][2]]
+        negative = np.argwhere((seen.cost < 0) & lives[..., None])
+        if len(negative):
+            name = env.cost_names[negative[0][2]]
             yield Finding("negative-cost", f"{name} goes down to {seen.cost.min():g} ({split}); a cost is 0 or more")
         if np.any(seen.cost[0] != 0) or np.any(seen.reward[0] != 0):
             yield Finding("reset-pays", "reward and cost belong to steps; after a reset both are 0")
-        if not np.array_equal(seen.steps, np.broadcast_to(np.arange(T + 1)[:, None], seen.steps.shape)):
+        if np.any((seen.steps != np.arange(T + 1)[:, None]) & lives):
             yield Finding("steps", f"State.steps must count 0 to {T}; it goes to {seen.steps[-1].tolist()}")
         yield from _ends(seen, T)
 
@@ -177,7 +180,10 @@ def _ends(seen: Episode, T: int) -> Iterator[Finding]:
     ended = seen.terminated.any(axis=0)
     if np.any(seen.truncated[:T]):
         step = int(np.argwhere(seen.truncated[:T])[0][0])
-        yield Finding("truncated-early", f"truncated at step {step} of {T}; the end of a task is `terminated`")
+        text = (
+            f"truncated at step {step} of {T}; fine for a limit in time or space, but the end of a task is `terminated`"
+        )
+        yield Finding("truncated-early", text, fatal=False)
     if np.any(~seen.truncated[T] & ~ended):
         yield Finding("never-truncated", f"neither truncated nor terminated after episode_length = {T} steps")
     on_time = seen.terminated[T] & ~seen.terminated[:T].any(axis=0)
