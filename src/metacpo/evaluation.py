@@ -180,6 +180,25 @@ def while_adapting(evaluation: Evaluation) -> list[str]:
     return lines
 
 
+def difference(here: Evaluation, there: Evaluation, names: tuple[str, str]) -> list[str]:
+    """One line a split: what the adapted policies earn and cost in the second evaluation beside the first."""
+    lines = []
+    for one, other in zip(here.splits, there.splits, strict=True):
+        last = [[row for row in _rows(split, here.cost_measure)][-1].step for split in (one, other)]
+        pairs = [[r for r in _rows(s, here.cost_measure) if r.step == k] for s, k in zip((one, other), last, strict=True)]
+        earned, paid = (
+            [float(np.mean([getattr(row, name) for row in rows])) for rows in pairs]
+            for name in ("episode_return", "episode_cost")
+        )
+        within = [sum(row.satisfied for row in rows) for rows in pairs]
+        lines.append(
+            f"{one.split}, {names[1]} against {names[0]}: return {earned[1]:.3g} against {earned[0]:.3g} "
+            f"({earned[1] - earned[0]:+.2g}), episode cost {paid[1]:.3g} against {paid[0]:.3g} "
+            f"({paid[1] - paid[0]:+.2g}), within the limit {within[1]} against {within[0]} of {len(pairs[0])}"
+        )
+    return lines
+
+
 def _limited(row: Row, cost_measure: str) -> float:
     """The cost that the limit limits, summed over constraints."""
     return row.episode_cost if cost_measure == "episode" else row.discounted_cost
@@ -187,12 +206,7 @@ def _limited(row: Row, cost_measure: str) -> float:
 
 def write(run_dir: Path, evaluation: Evaluation) -> None:
     """adaptation.csv, paths.csv and layout.json of a run folder, each replaced as a whole."""
-    with _replacing(run_dir / "adaptation.csv") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for row in evaluation.rows:
-            numbers = (row.episode_return, row.episode_cost, row.discounted_cost, row.cost_limit)
-            writer.writerow([row.split, row.task, row.step, *(f"{x:.6g}" for x in numbers), int(row.satisfied)])
+    write_rows(run_dir / "adaptation.csv", evaluation)
     with _replacing(run_dir / "paths.csv") as file:
         writer = csv.writer(file)
         writer.writerow(("split", "task", "stage", "episode", "t", "x", "y"))
@@ -202,6 +216,16 @@ def write(run_dir: Path, evaluation: Evaluation) -> None:
     with _replacing(run_dir / "layout.json") as file:
         layout = {result.split: _layout(result.tasks) for result in evaluation.splits}
         file.write(json.dumps(layout, indent=1) + "\n")
+
+
+def write_rows(path: Path, evaluation: Evaluation) -> None:
+    """A file of adaptation.csv's columns, replaced as a whole."""
+    with _replacing(path) as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for row in evaluation.rows:
+            numbers = (row.episode_return, row.episode_cost, row.discounted_cost, row.cost_limit)
+            writer.writerow([row.split, row.task, row.step, *(f"{x:.6g}" for x in numbers), int(row.satisfied)])
 
 
 @contextmanager

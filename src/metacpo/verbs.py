@@ -73,11 +73,16 @@ class Evaluate:
 
     run_dir: tyro.conf.Positional[Path]
     trial: Annotated[Trial, tyro.conf.arg(name="")] = Trial()
+    physics: str | None = None
+    """Another engine than the one trained on, beside it: writes adaptation-<physics>.csv and prints the difference."""
 
     def __call__(self) -> int:
         from metacpo.training import open_run
 
-        return _assess(open_run(self.run_dir), self.trial)
+        run = open_run(self.run_dir)
+        if self.physics in (None, run.config.physics):
+            return _assess(run, self.trial)
+        return _assess_elsewhere(run, open_run(self.run_dir, self.physics), self.trial)
 
 
 @dataclass(frozen=True)
@@ -210,6 +215,20 @@ def _assess(run: "Run", trial: Trial) -> int:
         names.append(write_report([run.path]).name)
     for name in names:
         print(run.path / name)
+    return 0
+
+
+def _assess_elsewhere(run: "Run", moved: "Run", trial: Trial) -> int:
+    """Evaluate on the engine trained on and on another, with the same seeds; the run's own files stay."""
+    from metacpo.evaluation import difference, write_rows
+
+    here, there = (_evaluate(where, trial, ("held-out", "shifted")) for where in (run, moved))
+    path = run.path / f"adaptation-{moved.config.physics}.csv"
+    write_rows(path, there)
+    _show(there)
+    for line in difference(here, there, (run.config.physics, moved.config.physics)):
+        print(line)
+    print(path)
     return 0
 
 
