@@ -1,7 +1,9 @@
 """Which engines there are, by name, and what an environment may ask of one."""
 
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -56,7 +58,8 @@ def engine(name: str) -> Engine:
     if name == "mujoco":
         return MujocoC
     try:
-        from metacpo.envs.physics.mjx import Mjx, check_installed
+        with redirect_stdout(StringIO()):  # MJX prints that Warp is not there, wanted or not
+            from metacpo.envs.physics.mjx import Mjx, check_installed
     except ModuleNotFoundError as error:
         raise PhysicsError(f"physics: {name!r} is not installed (no module {error.name}); {INSTALL[name]}") from None
     check_installed(name)
