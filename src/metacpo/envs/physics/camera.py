@@ -71,7 +71,7 @@ def choose_backend(environ: Mapping[str, str] = os.environ) -> str:
 def _trouble(module: str) -> str | None:
     """Why a backend cannot be used, or None. Another process finds out: a driver's crash would end this one, and
     PyOpenGL stays with the platform that it was first imported with."""
-    environ = {name: value for name, value in os.environ.items() if name not in ("MUJOCO_GL", "PYOPENGL_PLATFORM")}
+    environ = {name: value for name, value in os.environ.items() if name != "MUJOCO_GL"}
     command = [sys.executable, "-c", PROBE, module]
     try:
         probe = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=PROBE_SECONDS)
