@@ -185,7 +185,9 @@ def difference(here: Evaluation, there: Evaluation, names: tuple[str, str]) -> l
     lines = []
     for one, other in zip(here.splits, there.splits, strict=True):
         last = [[row for row in _rows(split, here.cost_measure)][-1].step for split in (one, other)]
-        pairs = [[r for r in _rows(s, here.cost_measure) if r.step == k] for s, k in zip((one, other), last, strict=True)]
+        pairs = [
+            [r for r in _rows(s, here.cost_measure) if r.step == k] for s, k in zip((one, other), last, strict=True)
+        ]
         earned, paid = (
             [float(np.mean([getattr(row, name) for row in rows])) for rows in pairs]
             for name in ("episode_return", "episode_cost")

@@ -6,7 +6,6 @@ import pytest
 
 from metacpo.envs import ENVIRONMENTS, make
 from metacpo.envs.costs import SummedCosts
-from metacpo.envs.physics.camera import joint_positions
 from metacpo.envs.scene import Disc, Embodied, Ring, Wall, scene_of
 
 KEY = jax.random.key(3)
@@ -64,10 +63,10 @@ def test_every_environment_can_be_asked_and_a_sum_of_costs_changes_nothing(name)
 
 
 @pytest.mark.parametrize("name", ["point-circle", "car-circle-hazard", "point-button-hazard"])
-def test_joint_positions_are_where_the_robot_is(name):
+def test_the_bodies_are_where_the_robot_is(name):
     env, task, state = start(name)
     assert isinstance(env, Embodied)
-    qpos = joint_positions(env.physics.model, env.bodies(task, state).physics)
+    qpos = env.bodies(task, state).physics.qpos
     assert qpos.shape == (env.physics.model.nq,)
     np.testing.assert_allclose(qpos[:2], env.position(state), atol=1e-6)
 

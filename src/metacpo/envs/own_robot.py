@@ -29,6 +29,7 @@ from jaxtyping import Array, Float, Int32, Key
 
 from metacpo.envs.base import ContractError, State
 from metacpo.envs.physics import Engine, MujocoC, Physics, PhysicsState
+from metacpo.envs.scene import Bodies
 from metacpo.tasks import Task, TaskDistribution
 
 Params = dict[str, Float[Array, ""]]
@@ -134,6 +135,10 @@ class OwnRobot:
         for _ in range(state.steps.ndim):
             one = jax.vmap(one)
         return one(state.world)
+
+    def bodies(self, task: Task, state: State) -> Bodies:
+        """For a camera."""
+        return Bodies(state.world)
 
     def _moment(self, params: Params, physics: PhysicsState, steps: Int32[Array, ""]) -> Moment:
         time = steps.astype(jnp.float32) * self.physics.seconds_per_step

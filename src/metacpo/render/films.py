@@ -10,7 +10,7 @@ import numpy as np
 
 from metacpo.envs.base import Environment
 from metacpo.envs.costs import SummedCosts
-from metacpo.envs.physics.camera import Camera, NoRenderer, joint_positions
+from metacpo.envs.physics.camera import Camera, NoRenderer
 from metacpo.envs.scene import Embodied
 from metacpo.evaluation import Evaluation
 from metacpo.learner import Learner
@@ -125,7 +125,7 @@ class Studio:
         steps = shown_steps(episode.steps)
         for index, step in enumerate(steps):
             bodies = self.bodies.bodies(episode.task, episode.at(step))
-            qpos = joint_positions(self.bodies.physics.model, bodies.physics)
+            qpos = np.asarray(bodies.physics.qpos, np.float64)
             trail = _trail(episode, steps[: index + 1])
             picture = camera.frame(qpos, bodies.places, episode.scene(self.env, step), trail)
             yield self._captioned(picture, episode, step)

@@ -42,12 +42,6 @@ class NoRenderer(Exception):
     """OpenGL works in no way that was tried; the message says which, and what helps."""
 
 
-def joint_positions(model: mujoco.MjModel, physics: Any) -> np.ndarray:
-    """qpos [nq] of one world's PhysicsState: what follows the time in its float64 numbers."""
-    numbers = np.ascontiguousarray(physics.bits).view(np.float64)
-    return numbers[1 : 1 + model.nq]
-
-
 def choose_backend(environ: Mapping[str, str] = os.environ) -> str:
     """The module of the GL backend to use: MUJOCO_GL's if it is set, else the first that works here."""
     asked = environ.get("MUJOCO_GL", "").strip().lower()
