@@ -1,8 +1,8 @@
 """Episodes of Safety-Gymnasium 1.0.0, recorded for `tests/envs/test_parity.py`.
 
-    python3 -m venv REF && REF/bin/pip install gymnasium==0.28.1 mujoco==4.0.0 xmltodict pyyaml imageio
+    python3 -m venv REF && REF/bin/pip install gymnasium==0.28.1 mujoco==3.17.0 xmltodict pyyaml imageio
     REF/bin/pip download --no-deps safety-gymnasium==1.0.0 -d REF && REF/bin/python -m zipfile -e REF/*.whl REF/src
-    REF/bin/python benchmarks/parity.py REF/src [--out tests/envs/reference]
+    REF/bin/python benchmarks/parity.py REF/src [--out tests/envs/reference/mujoco-3.17.0]
 
 The package pins mujoco 2.3.3 and does not import on Python ≥ 3.11. `load` makes it work there with today's MuJoCo, so
 that both sides of the comparison run on one engine. It changes nothing that is computed:
@@ -239,7 +239,7 @@ COSTS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description="Record episodes of Safety-Gymnasium 1.0.0.")
     parser.add_argument("folder", type=Path, help="where the wheel was unpacked")
-    parser.add_argument("--out", type=Path, default=Path("tests/envs/reference"))
+    parser.add_argument("--out", type=Path, default=Path("tests/envs/reference/mujoco-3.17.0"))
     args = parser.parse_args()
     load(args.folder)
     single_precision_places()
