@@ -4,8 +4,7 @@ import gymnasium
 import jax
 from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
 
-from metacpo.envs.gym_in import from_gymnasium
-from metacpo.tasks import Parameter, TaskDistribution
+from metacpo.envs import Parameter, TaskDistribution, from_gymnasium
 
 EPISODE_LENGTH = 100  # steps of 0.05 s
 

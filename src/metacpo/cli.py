@@ -52,11 +52,11 @@ def _help() -> int:
 def _usage_errors() -> tuple[type[Exception], ...]:
     """What the user can mend by writing another command."""
     from metacpo.config import ConfigError
-    from metacpo.envs import ContractError, PhysicsError, UnknownEnvironment
+    from metacpo.envs import ContractError, GymnasiumError, PhysicsError, UnknownEnvironment
     from metacpo.tasks import TaskError
     from metacpo.training import RunExistsError
 
-    environment = ContractError, PhysicsError, UnknownEnvironment
+    environment = ContractError, GymnasiumError, PhysicsError, UnknownEnvironment
     return UsageError, ConfigError, TaskError, RunExistsError, *environment
 
 

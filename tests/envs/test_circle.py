@@ -10,7 +10,7 @@ import pytest
 
 from metacpo.envs import UnknownEnvironment, make
 from metacpo.envs.circle import POINT, circle_reward, wall_cost
-from metacpo.envs.physics import MujocoC
+from metacpo.envs.physics import MujocoC, PhysicsError
 
 ENV = make("point-circle")
 TASK = ENV.tasks.make({"radius": 1.0, "wall": 0.9})
@@ -160,5 +160,5 @@ def test_turning_left_is_counter_clockwise():
 def test_unknown_names_are_refused():
     with pytest.raises(UnknownEnvironment, match="env: 'point-square' is not one of point-circle"):
         make("point-square")
-    with pytest.raises(UnknownEnvironment, match="physics: 'bullet' is not one of mujoco"):
+    with pytest.raises(PhysicsError, match="physics: 'bullet' is not one of mujoco"):
         make("point-circle", physics="bullet")

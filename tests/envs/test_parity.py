@@ -4,8 +4,8 @@ Given the recorded states, actions and layouts, our observation, reward and cost
 the controls alone, so are the states. Sensors leave the engine as float32, so that a value v carries an error of
 6e-8·|v|: the tolerance is 1e-6 for |v| ≤ 1, relative above. Of a robot beside an object the same error of its place
 turns the direction to it, by 1/distance as much, and a lidar's bins with it: that is added, for lidars. The Car's
-acceleration is what MuJoCo's solver makes of its contacts, to its tolerance: upstream's starts warm, from the step before, ours cold (no call may depend on the one
-before); in 1 of 500 steps they differ, by 1e-4.
+acceleration is what MuJoCo's solver makes of its contacts, to its tolerance: upstream's starts warm, from the step
+before, ours cold (no call may depend on the one before); in 1 of 500 steps they differ, by 1e-4.
 """
 
 from pathlib import Path
