@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metacpo.envs import ContractError, State, make
+from metacpo.envs import ContractError, OwnRobot, State, make
 from metacpo.envs.check import check, require
 from metacpo.tasks import Parameter, Task, TaskDistribution
 
@@ -148,3 +148,17 @@ def test_a_parameter_that_changes_nothing_is_a_note():
 @pytest.mark.parametrize("name", ["bandit", "navigation", "point-circle", f"{CRANE}:env"])
 def test_ours_have_no_fault(name):
     assert [finding for finding in check(make(name)) if finding.fatal] == []
+
+
+def test_what_mjx_cannot_simulate_is_a_note(tmp_path):
+    pytest.importorskip("mujoco.mjx")
+    crane = make(f"{CRANE}:env")
+    assert isinstance(crane, OwnRobot)
+    mjcf = tmp_path / "crates.xml"
+    crates = "".join(
+        f'<body pos="3 0 {z}"><freejoint/><geom type="{kind}" size="0.1 0.1 0.1"/></body>'
+        for kind, z in (("box", 0.1), ("cylinder", 0.4))
+    )
+    mjcf.write_text(crane.mjcf.read_text().replace("</worldbody>", f"{crates}</worldbody>"))
+    (finding,) = check(dataclasses.replace(crane, mjcf=mjcf))
+    assert finding.name == "mjx" and "cannot simulate crates.xml" in finding.text and not finding.fatal

@@ -6,12 +6,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.buffer_callback import buffer_callback
 from jaxtyping import Array, Float, Int32, Key, UInt32
 
 from metacpo.envs.base import State
 from metacpo.envs.gym_facts import Facts, GymnasiumError, examine
 from metacpo.envs.gym_host import Answers, Host, Make, Pool, Position
+from metacpo.envs.host_call import host_call
 from metacpo.tasks import Task, TaskDistribution
 
 
@@ -63,10 +63,8 @@ class GymnasiumEnvironment:
             jax.ShapeDtypeStruct((self._host.numbers,), jnp.float32),
             jax.ShapeDtypeStruct((2,), jnp.bool_),
         )
-        # broadcast_all: nested vmaps (tasks, episodes) become leading axes of a single host call.
-        if jax.default_backend() == "cpu":
-            return tuple(buffer_callback(_in_place(host), shapes, vmap_method="broadcast_all")(*inputs))
-        return tuple(jax.pure_callback(_in_numpy(host), shapes, *inputs, vmap_method="broadcast_all"))
+        where, numbers, ended = host_call(host, shapes, *inputs)
+        return where, numbers, ended
 
     def _state(self, seed: UInt32[Array, ""], answer: tuple[Array, Array, Array]) -> State:
         where, numbers, ended = answer
@@ -110,17 +108,3 @@ def from_gymnasium(
     facts = examine(env, episode_length, cost_names)
     pool.give(reference, env)
     return GymnasiumEnvironment(facts, Host(facts, pool, position), tasks)
-
-
-def _in_numpy(host: Callable[..., Answers]) -> Callable[..., Answers]:
-    return lambda *inputs: host(*map(np.asarray, inputs))
-
-
-def _in_place(host: Callable[..., Answers]) -> Callable[..., None]:
-    """`host` as `buffer_callback` wants it: writing its results where the compiled program will read them."""
-
-    def callback(_context, results, *inputs) -> None:
-        for buffer, value in zip(results, host(*map(np.asarray, inputs)), strict=True):
-            np.asarray(buffer)[...] = value
-
-    return callback

@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
-from jax.experimental.buffer_callback import buffer_callback
 from jaxtyping import Array, Float
 from mujoco.rollout import Rollout
 
+from metacpo.envs.host_call import host_call
 from metacpo.envs.physics.model import check_places, load
 from metacpo.envs.physics.state import PhysicsState
 
@@ -84,12 +84,7 @@ class MujocoC:
     def _call(self, host: Callable[..., HostState], *inputs: Array) -> PhysicsState:
         bits = jax.ShapeDtypeStruct((2 * self.state_size,), jnp.uint32)
         seen = jax.ShapeDtypeStruct((sum(self._seen),), jnp.float32)
-        # broadcast_all: nested vmaps (tasks, episodes) become leading axes of a single host call.
-        if jax.default_backend() == "cpu":
-            # The arrays are in the host's memory already: 10 microseconds a call where pure_callback takes 130.
-            bits, seen = buffer_callback(_in_place(host), (bits, seen), vmap_method="broadcast_all")(*inputs)
-        else:
-            bits, seen = jax.pure_callback(host, (bits, seen), *inputs, vmap_method="broadcast_all")
+        bits, seen = host_call(host, (bits, seen), *inputs)
         return self._state(bits, seen)
 
     def _state(self, bits: Array, seen: Array) -> PhysicsState:
@@ -141,13 +136,3 @@ class MujocoC:
                 sensordata=sensors,
             )
         return states, sensors
-
-
-def _in_place(host: Callable[..., HostState]) -> Callable[..., None]:
-    """`host` as `buffer_callback` wants it: writing its results where the compiled program will read them."""
-
-    def callback(_context, results, *inputs) -> None:
-        for buffer, value in zip(results, host(*map(np.asarray, inputs)), strict=True):
-            np.asarray(buffer)[...] = value
-
-    return callback
