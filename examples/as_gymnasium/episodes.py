@@ -14,7 +14,7 @@ WORLDS = 16
 
 
 def controller(obs: np.ndarray) -> np.ndarray:
-    """Forward, turning until the centre is on the left: actions (force, turning speed) [N, 2] of observations [N, 28]."""
+    """Forward, turning until the centre is on the left: actions (force, turning speed) [N, 2] of observations."""
     lidar = obs[:, 12:28]  # 16 bins round the robot, counter-clockwise from straight ahead
     angle = (lidar.argmax(axis=1) + 0.5) * 2 * np.pi / 16
     turn = np.clip(np.sin(angle - np.pi / 2), -1, 1)
