@@ -54,11 +54,11 @@ def test_a_layout_that_fails_shows_in_the_observation():
 
 
 def test_crowded_is_about_room():
-    def layout(extent):
-        return lambda key: place(key, jnp.float32(extent), 0.3, jnp.ones(MOST, bool), jnp.zeros((0, 2)))
+    def layout(extent, key):
+        return place(key, extent, 0.3, jnp.ones(MOST, bool), jnp.zeros((0, 2)))
 
-    assert crowded(layout(0.6))
-    assert not crowded(layout(3.0))
+    assert crowded(layout, jnp.float32(0.6))
+    assert not crowded(layout, jnp.float32(3.0))
 
 
 objects = st.lists(st.tuples(coordinates, coordinates, st.booleans()), min_size=5, max_size=5)

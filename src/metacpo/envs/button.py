@@ -218,9 +218,13 @@ def _place(
     return robot, objects[:BUTTONS], objects[BUTTONS:]
 
 
+def _objects(params: dict[str, Float[Array, ""]], key: Key[Array, ""]) -> Float[Array, "n 2"]:
+    return _place(params, key)[1]
+
+
 def _check(params: dict[str, Float[Array, ""]]) -> None:
     """Raises TaskError where the objects find no room."""
-    if crowded(lambda key: _place(params, key)[1]):
+    if crowded(_objects, params):
         raise TaskError(
             f"task.extent: no room for {params['buttons']:g} buttons and {params['hazards']:g} hazards "
             f"in ±{params['extent']:g} m; take a larger extent, or fewer of them"

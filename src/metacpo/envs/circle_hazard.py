@@ -133,8 +133,12 @@ def _place(params: dict[str, Float[Array, ""]], start: Float[Array, " 2"], key: 
     return place(key, params["extent"], KEEP_OUT, _present(params), taken)
 
 
+def _round_the_centre(params: dict[str, Float[Array, ""]], key: Key[Array, ""]) -> Float[Array, "h 2"]:
+    return _place(params, jnp.zeros(2), key)
+
+
 def _check(params: dict[str, Float[Array, ""]]) -> None:
-    if crowded(lambda key: _place(params, jnp.zeros(2), key)):
+    if crowded(_round_the_centre, params):
         raise TaskError(
             f"task.hazards: no room for {params['hazards']:g} with wall {params['wall']:g} m "
             f"in ±{params['extent']:g} m; take fewer, or a larger extent"

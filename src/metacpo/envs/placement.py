@@ -6,6 +6,8 @@ keep-out k' is below k + k'. After too many draws all objects begin anew.
 """
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -68,9 +70,18 @@ def _layout(
     return places, jnp.all(found)
 
 
-def crowded(layout: Callable[[Key[Array, ""]], Float[Array, "n 2"]]) -> bool:
-    """Whether one of TRIALS layouts drawn by `layout` found no place for its objects. Runs on the host."""
-    return bool(jnp.any(jnp.isnan(jax.jit(jax.vmap(layout))(jax.random.split(jax.random.key(0), TRIALS)))))
+def crowded(layout: Callable[[Any, Key[Array, ""]], Float[Array, "n 2"]], params: Any) -> bool:
+    """Whether one of TRIALS layouts that `layout(params, key)` draws found no place for its objects. On the host.
+
+    Compiled once for a `layout`, which takes over a second: pass the same function for every task.
+    """
+    return bool(_crowded(layout, params))
+
+
+@partial(jax.jit, static_argnums=0)
+def _crowded(layout: Callable[[Any, Key[Array, ""]], Float[Array, "n 2"]], params: Any) -> Bool[Array, ""]:
+    places = jax.vmap(lambda key: layout(params, key))(jax.random.split(jax.random.key(0), TRIALS))
+    return jnp.any(jnp.isnan(places))
 
 
 def _squared(offset: Float[Array, "*k 2"]) -> Float[Array, "*k"]:
