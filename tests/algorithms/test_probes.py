@@ -4,14 +4,18 @@ What `--iterations 0` does: the updates of an algorithm start at a random policy
 margins included; the truth is the closed form (bandit) or the linear program (toll gates).
 """
 
+from dataclasses import replace
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from metacpo.adaptation import AdaptationSettings, adapt_tasks
+from metacpo.algorithms.meta import collect
 from metacpo.config import Config, build
 from metacpo.envs import bandit, tabular
-from metacpo.learner import init_state
+from metacpo.learner import init_state, sampler
 
 UPDATES = 60
 TAIL = 10  # policies at the end that are judged
@@ -69,3 +73,27 @@ def test_a_rule_without_a_limit_breaks_it(preset, name):
     earned, paid, _, task = from_scratch(preset, name)
     assert earned > optimum(preset, task)
     assert paid > 1.5 * float(task.cost_limit[0])
+
+
+def test_the_likelihood_ratio_is_one_where_the_data_were_drawn():
+    """At step 0 on D⁰, and of the adapted policies on D^K: what the rollout recorded is what the policy says."""
+    learner = build(Config.preset("tabular"))
+    state, tasks = init_state(learner, 0), learner.tasks.sample_batch(jax.random.key(0), 3)
+    meta, policy = replace(learner.meta, tasks=3, steps=2, episodes=20), learner.policy
+
+    @jax.jit
+    def ratios(state):
+        sample = sampler(learner, state.normaliser, tasks, meta.episodes)
+        rule = learner.algorithm.inner
+        walk = collect(policy, state.theta, state.knobs, sample, jax.random.key(1), meta, rule)
+
+        def ratio(phi, batch):
+            return jnp.exp(policy(phi, batch.z).log_prob(batch.action) - batch.log_prob)
+
+        first = jax.vmap(ratio, in_axes=(None, 0))(state.theta, walk.first)
+        return first, jax.vmap(ratio)(walk.phi, walk.last), jax.vmap(ratio, in_axes=(None, 0))(state.theta, walk.last)
+
+    first, last, crossed = ratios(state)
+    np.testing.assert_allclose(first, 1.0, atol=1e-5)
+    np.testing.assert_allclose(last, 1.0, atol=1e-5)
+    assert np.abs(crossed - 1).max() > 0.1  # the policies did move
