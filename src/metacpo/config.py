@@ -189,10 +189,11 @@ def build(config: Config) -> Learner:
     if config.constraints == "sum" and len(env.cost_names) > 1:
         env = SummedCosts(env)
     algorithm = composed(config, len(env.cost_names))
+    if len(config.hidden) > MOST_LAYERS:
+        raise ConfigError(f"hidden: {len(config.hidden)} layers; allowed: at most {MOST_LAYERS}")
     policy = GaussianPolicy(env.observation_size, env.action_size, config.hidden, config.initial_std)
-    if len(config.hidden) > MOST_LAYERS or policy.size > MOST_PARAMETERS:
-        given = f"{len(config.hidden)} layers, {policy.size} parameters"
-        raise ConfigError(f"hidden: {given}; allowed: at most {MOST_LAYERS} layers, {MOST_PARAMETERS} parameters")
+    if policy.size > MOST_PARAMETERS:
+        raise ConfigError(f"hidden: makes {policy.size} parameters; allowed: at most {MOST_PARAMETERS}")
     return Learner(
         env=env,
         tasks=env.tasks.with_cost_limit(_limits(config.cost_limit, env.cost_names)),
