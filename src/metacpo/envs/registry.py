@@ -89,9 +89,9 @@ def home(name: str) -> Path | None:
     where = name.rpartition(":")[0]
     if where.endswith(".py"):
         return Path(where).resolve()
-    found, places, parts = None, None, where.split(".")
-    for depth in range(len(parts)):  # a folder without __init__.py is a package too, and has no code of its own
-        spec = PathFinder.find_spec(".".join(parts[: depth + 1]), places)
+    found, places = None, None
+    for part in where.split("."):  # a folder without __init__.py is a package too, and has no code of its own
+        spec = PathFinder.find_spec(part, places)
         if spec is None:
             break
         found, places = spec.origin or found, spec.submodule_search_locations

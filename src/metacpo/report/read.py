@@ -237,5 +237,5 @@ def _read_layout(path: Path) -> dict[tuple[str, int], Geometry]:
             for split, tasks in json.loads(text).items()
             for entry in tasks
         }
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         raise ReportError(f"{path}: not a table of splits, each a list of tasks") from None
