@@ -24,7 +24,17 @@ UNFORESEEN = re.compile(r"metacpo: (?!\w*(OS|File|Directory|Permission)\w*Error:
 EXTREMES = [0, -1, 1, 2**31, 2**32, 2**63, -(2**63), 10**400, 1e308, -1e308, 5e-324, 1e39, -0.0, 0.5]
 EXTREMES += [float("nan"), float("inf"), float("-inf"), True, False, [], [[]], {}, [0], [10**9, 10**9], [1] * 200]
 WORDS = ["", "\0", "a" * 5000, ":", ":x", ".a:b", "x:", "__main__:x", "os:abort", "antigravity:fly", "none.py:env"]
-WORDS += ["../x.py:env", "/dev/zero", "/dev/zero.py:env", "\x1b[31m", "\u2028", "\n\r", "💥", "\0.py:e", "x" * 300 + ".py:e"]
+WORDS += [
+    "../x.py:env",
+    "/dev/zero",
+    "/dev/zero.py:env",
+    "\x1b[31m",
+    "\u2028",
+    "\n\r",
+    "💥",
+    "\0.py:e",
+    "x" * 300 + ".py:e",
+]
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(WORDS)
 scalar = st.booleans() | st.integers(-(10**25), 10**25) | st.floats() | text | st.dates() | st.sampled_from(EXTREMES)
@@ -108,7 +118,9 @@ def damaged(draw, original: bytes) -> bytes:
         elif kind == "flip" and data:
             data[at] ^= draw(st.integers(1, 255))
         elif kind == "insert":
-            data[at:at] = draw(st.binary(max_size=8) | st.sampled_from([b"[" * 3000, b"9" * 5000, b"nan", b"1e999", b","]))
+            data[at:at] = draw(
+                st.binary(max_size=8) | st.sampled_from([b"[" * 3000, b"9" * 5000, b"nan", b"1e999", b","])
+            )
         elif kind == "remove":
             del data[at : at + draw(st.integers(1, 40))]
         elif draw(st.booleans()):

@@ -131,7 +131,9 @@ def test_any_table(whole, tmp_path, data):
         assert str(folder) in str(error)
 
 
-NUMBERS = st.sampled_from(["nan", "inf", "-inf", "1e308", "-1e308", "1e-320", "0", "-1", "1e9", "", " ", "0.5", "1e400"])
+NUMBERS = st.sampled_from(
+    ["nan", "inf", "-inf", "1e308", "-1e308", "1e-320", "0", "-1", "1e9", "", " ", "0.5", "1e400"]
+)
 
 
 @cases(25)

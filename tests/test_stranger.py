@@ -67,7 +67,9 @@ def test_pickles_in_a_run_folder_are_never_read(folder, tmp_path, acts, capsys):
     training.open_run(folder)  # whatever is imported once is imported now
     saved = folder / "checkpoints" / "0"
     bytes_of_evil = pickle.dumps(Evil(tmp_path / "ran"))
-    originals = {path: path.read_bytes() for path in saved.rglob("*") if path.is_file() and path.name != checkpoint.SUMS}
+    originals = {
+        path: path.read_bytes() for path in saved.rglob("*") if path.is_file() and path.name != checkpoint.SUMS
+    }
     seen = acts()
     for name in ("state.pkl", "d/0.npy", "checkpoint.msgpack"):
         (saved / name).write_bytes(bytes_of_evil)
@@ -122,7 +124,16 @@ def test_where_code_lies_is_found_without_running_it(tmp_path, monkeypatch):
     assert home("space:env") is None and home(".space:env") is None and home("__main__:x") is None
 
 
-LINKED = ("config.toml", "metrics.csv", "adaptation.csv", "report.html", "report.html.part", "tb", "checkpoints/9", "render")
+LINKED = (
+    "config.toml",
+    "metrics.csv",
+    "adaptation.csv",
+    "report.html",
+    "report.html.part",
+    "tb",
+    "checkpoints/9",
+    "render",
+)
 
 
 @pytest.mark.parametrize("name", LINKED)

@@ -112,7 +112,9 @@ def _refuse_its_code(run_dir: Path, env: str) -> None:
     """Raises RunError for an environment in the run folder, or in a place that only the folder's own place tells."""
     where = env.rpartition(":")[0]
     if where.endswith(".py") and not Path(where).is_absolute():  # a training writes where it found the file
-        raise RunError(f"{run_dir / CONFIG}: env: {where!r} is not an absolute path, which a training would have written")
+        raise RunError(
+            f"{run_dir / CONFIG}: env: {where!r} is not an absolute path, which a training would have written"
+        )
     code = home(env)
     if code is not None and code.is_relative_to(run_dir.resolve()):
         raise RunError(f"{run_dir / CONFIG}: env: {code} lies in the run folder, whose code is not run; move it away")
