@@ -4,12 +4,12 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import tomli_w
-import tomllib
 from fuzzing import EXTREMES, NAMES, PRESETS, cases, damaged, ends_well, junk, put, scalar, text
 from hypothesis import example, given
 from hypothesis import strategies as st

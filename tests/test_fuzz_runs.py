@@ -3,9 +3,11 @@
 import hashlib
 import os
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
+import tomli_w
 from fuzzing import NAMES, cases, damaged, ends_well, junk, put
 from hypothesis import given
 from hypothesis import strategies as st
@@ -107,9 +109,6 @@ def test_adapt_with_damage_that_the_checksums_agree_with(whole, adapting, tmp_pa
 @cases(60)
 @given(st.lists(st.tuples(st.sampled_from(NAMES), junk), min_size=1, max_size=3))
 def test_adapt_with_any_settings(whole, adapting, tmp_path, changes):
-    import tomli_w
-    import tomllib
-
     folder = copied(whole, tmp_path)
     tree = tomllib.loads((folder / "config.toml").read_text())
     for place, value in changes:
