@@ -5,7 +5,7 @@ RUN := .venv/bin
 PRESET ?= point-circle
 SEED ?= 0
 
-.PHONY: venv train test test-slow lint bench lock
+.PHONY: venv train test test-slow lint bench wheel lock
 
 venv: .venv/ready
 
@@ -32,6 +32,9 @@ lint: venv
 
 bench: venv  ## speed against bare MuJoCo, share of learning, compilations
 	$(RUN)/python benchmarks/speed.py
+
+wheel: venv  ## the wheel's contents; its tests with the newest and with the lowest dependencies allowed
+	$(RUN)/python tools/wheel.py
 
 lock:  ## pin the newest versions that pyproject.toml allows
 	$(PYTHON) -m venv --clear .venv

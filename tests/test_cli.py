@@ -72,7 +72,7 @@ USAGE = [
     ('adapt RUN --task {"radius":0}', "task.radius", "0", "[0.1, 5] m"),
     ('adapt RUN --task {"radius":"big"}', "task.radius", "'big'", "[0.1, 5] m"),
     ("evaluate RUN --split shifted", "--split", "--help"),
-    ("render RUN --format avi", "--format", "'avi'", "'mp4', 'gif'"),
+    ("render RUN --format avi", "--format", "'avi'", "'mp4'", "'gif'"),  # tyro's order changes
     ("render RUN --tasks 0", "adaptation.tasks", "0", "[1, inf)"),
     ("report", "RUN-DIRS", "missing", "one or more"),
     ("doctor --quick", "--quick", "--help"),

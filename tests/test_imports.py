@@ -10,6 +10,7 @@ LAYERS = {
     "solver": 0,
     "envs": 1,
     "tasks": 1,
+    "folder": 1,
     "gymnasium_ids": 1,
     "policies": 1,
     "rollout": 2,
@@ -33,7 +34,7 @@ LAYERS = {
 }
 # Pairs that must never meet although their layers would allow it: (importer, imported).
 NEVER = {("algorithms", "envs"), ("envs", "solver"), ("policies", "solver"), ("rollout", "solver")}
-REPORT_MAY_IMPORT = {"report"}
+REPORT_MAY_IMPORT = {"report", "folder"}
 MUJOCO_ONLY_IN = "envs/physics/"
 
 

@@ -52,11 +52,16 @@ def restore(run_dir: Path, like: TrainState) -> TrainState:
     _verify(folder)
     arrays, structure = _arrays(like)
     target = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for name, x in arrays.items()}
-    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-        saved = checkpointer.metadata(folder.resolve()).item_metadata.tree
-        if _shapes(saved) != _shapes(target):
-            raise CheckpointError(f"{folder}: is of a policy of another shape than {run_dir / 'config.toml'} says")
-        restored = checkpointer.restore(folder.resolve(), args=ocp.args.StandardRestore(target))
+    try:
+        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+            saved = checkpointer.metadata(folder.resolve()).item_metadata.tree
+            if _shapes(saved) != _shapes(target):
+                raise CheckpointError(f"{folder}: is of a policy of another shape than {run_dir / 'config.toml'} says")
+            restored = checkpointer.restore(folder.resolve(), args=ocp.args.StandardRestore(target))
+    except CheckpointError:
+        raise
+    except Exception as error:  # Orbax on files that agree with their checksums, but are no checkpoint: anything
+        raise CheckpointError(f"{folder}: cannot be read ({type(error).__name__}: {error})") from error
     leaves = [_as_leaf(leaf, restored[name]) for name, leaf in zip(arrays, jax.tree.leaves(like), strict=True)]
     return jax.tree.unflatten(structure, leaves)
 
@@ -81,7 +86,7 @@ def _verify(folder: Path) -> None:
     try:
         lines = sums.read_text(encoding="utf-8").splitlines()
         saved = {folder / name: digest for digest, name in (line.split("  ", 1) for line in lines)}
-    except ValueError:  # a line without its two parts, or text that is not UTF-8
+    except (OSError, ValueError):  # a line without its two parts, or text that is not UTF-8
         raise CheckpointError(f"{sums}: damaged") from None
     present = set(_files(folder))
     for path in present - saved.keys():

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from metacpo.usage import UsageError, parse
 from metacpo.verbs import VERBS, Verb
 
+LONGEST = 2000  # characters of a message
+
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
@@ -62,11 +64,17 @@ def _usage_errors() -> tuple[type[Exception], ...]:
 
 def _one_line(error: Exception) -> str:
     """The error's message, after its type where the message was not written for users."""
-    text = " ".join(str(error).split())
+    text = _printable(" ".join(str(error).split()))
     # What an environment says in the midst of a compiled program stands at the end of the program's own traceback.
     if " GymnasiumError: " in text:
         return text.rpartition(" GymnasiumError: ")[2]
     return text if type(error).__module__.startswith("metacpo.") else f"{type(error).__name__}: {text}"
+
+
+def _printable(text: str) -> str:
+    """The text without what a terminal would obey (a file's names and values are in it), cut where it is too long."""
+    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[:LONGEST])
+    return shown if len(text) <= LONGEST else f"{shown} …"
 
 
 if __name__ == "__main__":

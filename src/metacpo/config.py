@@ -5,6 +5,7 @@ Everything that is wrong is a `ConfigError` whose one line names the field, the 
 """
 
 import dataclasses
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -23,10 +24,14 @@ from metacpo.algorithms.trust_region import TrustRegionSettings
 from metacpo.envs import ENVIRONMENTS, PHYSICS, known, make
 from metacpo.envs.costs import SummedCosts
 from metacpo.estimation import EstimationSettings
+from metacpo.folder import short_text
 from metacpo.learner import Learner, WarmupSettings
 from metacpo.policies import GaussianPolicy
 
 PRESETS = files("metacpo") / "presets"
+LONGEST = 2**18  # characters of a file of settings
+LARGEST = 2**63  # whole numbers are below it, as in TOML
+MOST_LAYERS, MOST_PARAMETERS = 100, 2**27  # of a policy: half a gigabyte
 AlgorithmName = Literal[
     "meta-cpo",
     "meta-trpo",
@@ -152,16 +157,21 @@ class Config:
     @staticmethod
     def load(path: Path) -> "Config":
         """The settings in a TOML file; what it leaves out has its default. An env FILE.py is found beside it."""
+        config = Config.saved(path)
+        where, _, attribute = config.env.rpartition(":")
+        if where.endswith(".py"):  # absolute from here on: a run folder is not where the file is
+            return dataclasses.replace(config, env=f"{(path.parent / where).resolve()}:{attribute}")
+        return config
+
+    @staticmethod
+    def saved(path: Path) -> "Config":
+        """The settings in a TOML file as they stand there, `save`'s counterpart."""
         try:
-            data = tomllib.loads(path.read_text(encoding="utf-8"))
+            return _read(Config, {"preset_name": path.stem} | tomllib.loads(short_text(path, LONGEST)), "")
         except FileNotFoundError:
             raise ConfigError(f"{path}: missing") from None
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:  # no text, no TOML, digits or nesting without end
             raise ConfigError(f"{path}: cannot be read ({error})") from None
-        where, _, attribute = str(data.get("env", "")).rpartition(":")
-        if where.endswith(".py"):  # absolute from here on: a run folder is not where the file is
-            data["env"] = f"{(path.parent / where).resolve()}:{attribute}"
-        return _read(Config, {"preset_name": path.stem} | data, "")
 
     def save(self, path: Path) -> None:
         """Every setting, also those at their default: a run must not change with the library's defaults."""
@@ -179,10 +189,15 @@ def build(config: Config) -> Learner:
     if config.constraints == "sum" and len(env.cost_names) > 1:
         env = SummedCosts(env)
     algorithm = composed(config, len(env.cost_names))
+    if len(config.hidden) > MOST_LAYERS:
+        raise ConfigError(f"hidden: {len(config.hidden)} layers; allowed: at most {MOST_LAYERS}")
+    policy = GaussianPolicy(env.observation_size, env.action_size, config.hidden, config.initial_std)
+    if policy.size > MOST_PARAMETERS:
+        raise ConfigError(f"hidden: makes {policy.size} parameters; allowed: at most {MOST_PARAMETERS}")
     return Learner(
         env=env,
         tasks=env.tasks.with_cost_limit(_limits(config.cost_limit, env.cost_names)),
-        policy=GaussianPolicy(env.observation_size, env.action_size, config.hidden, config.initial_std),
+        policy=policy,
         estimation=config.estimation,
         meta=config.meta if algorithm.adapts else dataclasses.replace(config.meta, steps=0),
         algorithm=algorithm,
@@ -221,13 +236,13 @@ def _read(kind: Any, value: Any, name: str) -> Any:
         return _read_section(kind, value, name)
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
-            raise ConfigError(f"{name}: {value!r} is not one of {', '.join(get_args(kind))}")
+            raise ConfigError(f"{name}: {_shown(value)} is not one of {', '.join(get_args(kind))}")
         return value
     if get_origin(kind) in (Union, UnionType):  # one number or a list of them
         kind = get_args(kind)[isinstance(value, list | tuple)]
     if get_origin(kind) is tuple:
         if not isinstance(value, list | tuple):
-            raise ConfigError(f"{name}: {value!r} is not a list")
+            raise ConfigError(f"{name}: {_shown(value)} is not a list")
         return tuple(_read(get_args(kind)[0], item, name) for item in value)
     accepted, words = {
         bool: (bool, "true or false"),
@@ -236,10 +251,20 @@ def _read(kind: Any, value: Any, name: str) -> Any:
         str: (str, "a text"),
     }[kind]
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
-        raise ConfigError(f"{name}: {value!r} is not {words}")
+        raise ConfigError(f"{name}: {_shown(value)} is not {words}")
+    if kind is int and abs(value) >= LARGEST:
+        raise ConfigError(f"{name}: {_shown(value)} is not a whole number of 64 bits")
     if kind in (int, float) and not _within(value, RANGES[name]):
-        raise ConfigError(f"{name}: {value!r} is not in {RANGES[name]}")
+        raise ConfigError(f"{name}: {_shown(value)} is not in {RANGES[name]}")
     return kind(value)
+
+
+def _shown(value: Any) -> str:
+    """`repr`, of values too that have none: a number of too many digits, too deep a nesting."""
+    try:
+        return repr(value)
+    except (ValueError, RecursionError):
+        return f"(a {type(value).__name__} too long to show)"
 
 
 def _read_section(kind: Any, value: Any, name: str) -> Any:
@@ -248,7 +273,7 @@ def _read_section(kind: Any, value: Any, name: str) -> Any:
     if isinstance(value, kind):
         value = {item: getattr(value, item) for item in known}
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{name}: {value!r} is not a section of settings")
+        raise ConfigError(f"{name}: {_shown(value)} is not a section of settings")
     dotted = {item: f"{name}.{item}" if name else item for item in value}
     for item in value:
         if item not in known:
@@ -259,6 +284,8 @@ def _read_section(kind: Any, value: Any, name: str) -> Any:
 def _within(value: float | int, allowed: str) -> bool:
     """Whether a number lies in an interval such as "(0, 1]"; NaN lies in none."""
     low, high = (float(end) for end in allowed[1:-1].split(","))
+    if abs(value) >= sys.float_info.max:  # of infinities, and of whole numbers that no float holds
+        return False
     above = value > low if allowed[0] == "(" else value >= low
     return above and (value < high if allowed[-1] == ")" else value <= high)
 

@@ -2,13 +2,11 @@
 
 import csv
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +15,7 @@ from jaxtyping import Array, Float, Key
 from rich.table import Table
 
 from metacpo.adaptation import Adaptation, AdaptationSettings, adapt_tasks
+from metacpo.folder import replacing
 from metacpo.learner import Learner, TrainState
 from metacpo.policies import Policy
 from metacpo.rollout import rollout
@@ -209,34 +208,25 @@ def _limited(row: Row, cost_measure: str) -> float:
 def write(run_dir: Path, evaluation: Evaluation) -> None:
     """adaptation.csv, paths.csv and layout.json of a run folder, each replaced as a whole."""
     write_rows(run_dir / "adaptation.csv", evaluation)
-    with _replacing(run_dir / "paths.csv") as file:
+    with replacing(run_dir / "paths.csv") as file:
         writer = csv.writer(file)
         writer.writerow(("split", "task", "stage", "episode", "t", "x", "y"))
         for result in evaluation.splits:
             for (index, stage, t, episode), x, y in _points(np.asarray(result.paths)):
                 writer.writerow((result.split, result.drawn[index], stage, episode, t, f"{x:.4f}", f"{y:.4f}"))
-    with _replacing(run_dir / "layout.json") as file:
+    with replacing(run_dir / "layout.json") as file:
         layout = {result.split: _layout(result.tasks) for result in evaluation.splits}
         file.write(json.dumps(layout, indent=1) + "\n")
 
 
 def write_rows(path: Path, evaluation: Evaluation) -> None:
     """A file of adaptation.csv's columns, replaced as a whole."""
-    with _replacing(path) as file:
+    with replacing(path) as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for row in evaluation.rows:
             numbers = (row.episode_return, row.episode_cost, row.discounted_cost, row.cost_limit)
             writer.writerow([row.split, row.task, row.step, *(f"{x:.6g}" for x in numbers), int(row.satisfied)])
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[TextIO]:
-    """A text file that takes the place of `path` only when it is complete."""
-    part = path.with_suffix(path.suffix + ".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        yield file
-    os.replace(part, path)
 
 
 def _points(paths: np.ndarray) -> Iterator[tuple[tuple[int, str, int, int], float, float]]:

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -28,6 +28,7 @@ from metacpo import checkpoint
 from metacpo.config import Config, ConfigError, build
 from metacpo.envs import FAMILIES, home, make
 from metacpo.envs.check import require
+from metacpo.folder import complaint
 from metacpo.learner import Learner, TrainState, init_state, meta_iteration, warmup, warmup_iteration
 from metacpo.metrics import MetricsWriter
 from metacpo.progress import Row, progress
@@ -93,18 +94,30 @@ def open_run(run_dir: Path | str, physics: str | None = None) -> Run:
     run_dir = Path(run_dir)
     if not run_dir.is_dir():
         raise RunError(f"{run_dir}: no such run folder")
+    if wrong := complaint(run_dir):
+        raise RunError(wrong)
     try:
-        config = Config.load(run_dir / CONFIG)
+        config = Config.saved(run_dir / CONFIG)
     except ConfigError as error:
         where = "" if str(run_dir) in str(error) else f"{run_dir / CONFIG}: "
         raise RunError(f"{where}{error}") from error
-    code = home(config.env)
-    if code is not None and code.is_relative_to(run_dir.resolve()):
-        raise RunError(f"{run_dir / CONFIG}: env: {code} lies in the run folder, whose code is not run; move it away")
+    _refuse_its_code(run_dir, config.env)
     if physics is not None:
         config = replace(config, physics=physics)
     learner = build(config)
     return Run(run_dir, config, learner, checkpoint.restore(run_dir, init_state(learner, config.seed)))
+
+
+def _refuse_its_code(run_dir: Path, env: str) -> None:
+    """Raises RunError for an environment in the run folder, or in a place that only the folder's own place tells."""
+    where = env.rpartition(":")[0]
+    if where.endswith(".py") and not Path(where).is_absolute():  # a training writes where it found the file
+        raise RunError(
+            f"{run_dir / CONFIG}: env: {where!r} is not an absolute path, which a training would have written"
+        )
+    code = home(env)
+    if code is not None and code.is_relative_to(run_dir.resolve()):
+        raise RunError(f"{run_dir / CONFIG}: env: {code} lies in the run folder, whose code is not run; move it away")
 
 
 def _continue(run: Run) -> Run:
@@ -235,7 +248,7 @@ class _Clock:
         self.env_steps = env_steps
         self._begin = time.perf_counter() - seconds
         self._lap = self._begin
-        self._laps: list[tuple[int, float]] = []
+        self._laps: deque[tuple[int, float]] = deque(maxlen=10)
 
     @property
     def seconds(self) -> float:
@@ -251,8 +264,8 @@ class _Clock:
     @property
     def pace(self) -> tuple[float, float]:
         """(environment steps a second, seconds a meta-iteration), means over the last ten."""
-        steps, seconds = (sum(numbers) for numbers in zip(*self._laps[-10:], strict=True))
-        return steps / seconds, seconds / len(self._laps[-10:])
+        steps, seconds = (sum(numbers) for numbers in zip(*self._laps, strict=True))
+        return steps / seconds, seconds / len(self._laps)
 
 
 def _env_steps(learner: Learner, row: dict[str, np.ndarray]) -> int:

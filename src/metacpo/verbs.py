@@ -260,7 +260,7 @@ def _show(result: Any) -> None:
 def _json(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # no JSON, a number of too many digits, too deep a nesting
         value = None
     if not isinstance(value, dict):
         raise UsageError(f"task: {text!r} is not JSON of the form '{{\"radius\": 1.3}}'")

@@ -46,7 +46,7 @@ def test_an_object_in_a_file_is_found_once_and_files_beside_it_are_importable(tm
         ("no_such_module_here:env", "'no_such_module_here' cannot be imported .ModuleNotFoundError"),
         ("no/such/file.py:env", "file.py' cannot be imported .FileNotFoundError"),
         ("metacpo.envs.circle:Circle", "metacpo.envs.circle:Circle is no Environment: type"),
-        ("os:abort", "os:abort is no Environment: builtin_function_or_method lacks"),  # named, never called
+        ("os:abort", "'os' is a module of Python itself"),
         ("swing", "'swing' is not one of point-circle, .*, nor a MODULE:ATTRIBUTE"),
     ],
 )

@@ -12,6 +12,7 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
+from importlib.machinery import PathFinder
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -62,7 +63,7 @@ def register(name: str) -> Callable[[Callable[[], Environment]], Callable[[], En
 
 def known(name: str) -> bool:
     """Whether `make` may find this name: it is registered, or it says where to look."""
-    return ":" in name or name in ENVIRONMENTS or name in _installed()
+    return (":" in name and name.isprintable()) or name in ENVIRONMENTS or name in _installed()
 
 
 def make(name: str, physics: str = "mujoco") -> Environment:
@@ -88,13 +89,22 @@ def home(name: str) -> Path | None:
     where = name.rpartition(":")[0]
     if where.endswith(".py"):
         return Path(where).resolve()
-    spec = importlib.util.find_spec(where.partition(".")[0]) if where else None
-    return Path(spec.origin).resolve() if spec is not None and spec.origin else None
+    found, places = None, None
+    for part in where.split("."):  # a folder without __init__.py is a package too, and has no code of its own
+        spec = PathFinder.find_spec(part, places)
+        if spec is None:
+            break
+        found, places = spec.origin or found, spec.submodule_search_locations
+        if places is None:
+            break
+    return Path(found).resolve() if found else None
 
 
 def load(reference: str) -> Any:
     """The object at MODULE:ATTRIBUTE or FILE.py:ATTRIBUTE. Raises UnknownEnvironment where there is none."""
     where, _, attribute = reference.rpartition(":")
+    if where.partition(".")[0] in sys.stdlib_module_names:  # some do something when they are imported
+        raise UnknownEnvironment(f"env: {where!r} is a module of Python itself, which holds no environment")
     try:
         module = _from_file(Path(where)) if where.endswith(".py") else importlib.import_module(where)
     except Exception as error:  # the user's code: whatever goes wrong in it is told with the name of its file

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
+from metacpo.folder import replacing
 from metacpo.report import curves, paths, tables, updates
 from metacpo.report.read import ReportError, Run, read_run
 from metacpo.report.style import Panel, own_settings, run_colour, to_svg
@@ -27,7 +28,9 @@ def write_report(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
         parent = os.path.commonpath([run.path.resolve().parent for run in runs])
         out = (runs[0].path if len(runs) == 1 else Path(parent)) / REPORT_NAME
     with own_settings():
-        out.write_text(render(runs), encoding="utf-8")
+        page = render(runs)
+    with replacing(out) as file:
+        file.write(page)
     return out
 
 

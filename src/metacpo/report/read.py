@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from metacpo.folder import complaint
+
 ADAPTATION_NUMBERS = (
     "task",
     "step",
@@ -120,6 +122,8 @@ def read_run(path: Path) -> Run:
     """Read one run folder."""
     if not path.is_dir():
         raise ReportError(f"{path}: no such run folder")
+    if wrong := complaint(path):
+        raise ReportError(wrong)
     config, config_text = _read_config(path / "config.toml")
     traces = path / "paths.csv"
     layout = path / "layout.json"
@@ -147,7 +151,7 @@ def _read_config(path: Path) -> tuple[dict[str, Any], str]:
     text = _read_text(path)
     try:
         return tomllib.loads(text), text
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a number of too many digits and too deep a nesting are neither
         raise ReportError(f"{path}: not valid TOML ({error})") from None
 
 
@@ -233,5 +237,5 @@ def _read_layout(path: Path) -> dict[tuple[str, int], Geometry]:
             for split, tasks in json.loads(text).items()
             for entry in tasks
         }
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         raise ReportError(f"{path}: not a table of splits, each a list of tasks") from None

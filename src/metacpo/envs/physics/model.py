@@ -25,8 +25,10 @@ def load(mjcf: Path, moving: bool = False) -> mujoco.MjModel:
     Raises PhysicsError for a file that is missing or does not compile.
     """
     try:
+        if mjcf.exists() and not mjcf.is_file():  # a pipe or a device would be read for ever
+            raise ValueError("it is not a file")
         model = mujoco.MjModel.from_xml_path(str(mjcf))
-    except ValueError as error:  # MuJoCo's word for both
+    except (OSError, ValueError, mujoco.FatalError) as error:  # MuJoCo's words for what it cannot read or compile
         raise PhysicsError(f"mjcf: {mjcf} does not compile: {' '.join(str(error).split())}") from None
     idle = NO_SENSORS if constrainable(model) else NO_SENSORS | NO_CONTACTS | NO_CONSTRAINTS
     model.opt.disableflags |= NO_WARMSTART | (idle if moving else 0)

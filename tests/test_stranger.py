@@ -1,0 +1,179 @@
+"""A run folder from a stranger: opening it runs nothing, reads nothing else and writes nowhere else."""
+
+import hashlib
+import os
+import pickle
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_imports import imported
+
+from metacpo import checkpoint, cli, training
+from metacpo.config import Config, build
+from metacpo.envs.registry import home
+from metacpo.learner import init_state
+
+# What Python tells of a process that runs something, loads a library or opens a connection.
+ACTS = ("pickle.find_class", "marshal.load", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.startfile")
+ACTS += ("subprocess.Popen", "ctypes.dlopen", "socket.connect", "webbrowser.open")
+BANDIT = Config.preset("bandit")
+
+
+class Evil:
+    """Leaves a file behind where it is unpickled."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A run that opens."""
+    folder = tmp_path / "runs" / "theirs"
+    folder.mkdir(parents=True)
+    BANDIT.save(folder / "config.toml")
+    checkpoint.save(folder, init_state(build(BANDIT), 0))
+    return folder
+
+
+def sums(saved: Path) -> None:
+    """Checksums that agree with whatever is there."""
+    files = [path for path in sorted(saved.rglob("*")) if path.is_file() and path.name != checkpoint.SUMS]
+    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(saved)}\n" for path in files]
+    (saved / checkpoint.SUMS).write_text("".join(lines))
+
+
+@pytest.fixture
+def acts():
+    """What this process did since the call of `acts`, of those ACTS; an audit hook cannot be taken away again."""
+    seen, on = [], []
+    sys.addaudithook(lambda event, args: seen.append((event, str(args)[:200])) if on and event in ACTS else None)
+
+    def watch():
+        on.append(True)
+        return seen
+
+    yield watch
+    on.clear()
+
+
+def test_pickles_in_a_run_folder_are_never_read(folder, tmp_path, acts, capsys):
+    """Every file of the checkpoint in turn is a pickle, or an array of objects, with checksums that agree."""
+    training.open_run(folder)  # whatever is imported once is imported now
+    saved = folder / "checkpoints" / "0"
+    bytes_of_evil = pickle.dumps(Evil(tmp_path / "ran"))
+    originals = {
+        path: path.read_bytes() for path in saved.rglob("*") if path.is_file() and path.name != checkpoint.SUMS
+    }
+    seen = acts()
+    for name in ("state.pkl", "d/0.npy", "checkpoint.msgpack"):
+        (saved / name).write_bytes(bytes_of_evil)
+    np.save(saved / "objects.npy", np.array([Evil(tmp_path / "ran")], dtype=object), allow_pickle=True)
+    sums(saved)
+    training.open_run(folder)  # what Orbax does not know, it leaves alone
+    for path, data in originals.items():
+        path.write_bytes(bytes_of_evil)
+        sums(saved)
+        cli.main(["adapt", str(folder), "--steps", "-1"])
+        assert capsys.readouterr().err.count("\n") == 1
+        path.write_bytes(data)
+    assert seen == [] and not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("env", "says"),
+    [
+        ("RUN/theirs.py:env", "lies in the run folder"),
+        ("RUN/../theirs/theirs.py:env", "lies in the run folder"),
+        ("../beside.py:env", "not an absolute path"),  # an archive may hold more than the run folder
+        ("beside.py:env", "not an absolute path"),
+        ("theirs:env", "lies in the run folder"),
+        ("runs.theirs.theirs:env", "lies in the run folder"),  # folders without __init__.py are packages
+        ("antigravity:fly", "module of Python itself"),  # opens a browser when it is imported
+        ("idlelib.idle:x", "module of Python itself"),
+        ("os:abort", "module of Python itself"),
+        ("__main__:x", "has no attribute"),
+    ],
+)
+def test_code_that_came_with_a_run_is_never_run(folder, tmp_path, monkeypatch, env, says, capsys):
+    for place in (folder / "theirs.py", folder.parent / "beside.py", tmp_path / "theirs.py"):
+        place.write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()")
+    monkeypatch.chdir(folder.parent)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.syspath_prepend(folder)
+    text = (folder / "config.toml").read_text()
+    (folder / "config.toml").write_text(text.replace('env = "bandit"', f'env = "{env.replace("RUN", str(folder))}"'))
+    assert cli.main(["adapt", str(folder)]) in (1, 2)
+    err = capsys.readouterr().err
+    assert says in err and err.count("\n") == 1
+    assert not (tmp_path / "ran").exists()
+
+
+def test_where_code_lies_is_found_without_running_it(tmp_path, monkeypatch):
+    (tmp_path / "space" / "package").mkdir(parents=True)
+    (tmp_path / "space" / "package" / "__init__.py").write_text("1 / 0")
+    (tmp_path / "space" / "package" / "part.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert home("space.package.part:env") == tmp_path / "space" / "package" / "part.py"
+    assert home("space.package.none:env") == tmp_path / "space" / "package" / "__init__.py"
+    assert home("space:env") is None and home(".space:env") is None and home("__main__:x") is None
+
+
+LINKED = (
+    "config.toml",
+    "metrics.csv",
+    "adaptation.csv",
+    "report.html",
+    "report.html.part",
+    "tb",
+    "checkpoints/9",
+    "render",
+)
+
+
+@pytest.mark.parametrize("name", LINKED)
+def test_links_out_of_a_run_folder_are_refused(folder, tmp_path, name, capsys):
+    """They would show a file of the user's in a report, or write over it."""
+    mine = tmp_path / "mine"
+    mine.write_text("secret")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(os.path.relpath(mine, (folder / name).parent))
+    for verb in ("adapt", "evaluate", "resume", "render", "report"):
+        assert cli.main([verb, str(folder)]) == 1
+        assert f"{folder / name}: is a link that leads out of the run folder" in capsys.readouterr().err
+    assert mine.read_text() == "secret"
+
+
+def test_a_link_to_the_run_folder_and_links_within_it_are_fine(folder, tmp_path):
+    (folder / "newest").symlink_to("checkpoints/0")
+    (tmp_path / "short").symlink_to(folder)
+    assert int(training.open_run(tmp_path / "short").state.iteration) == 0
+
+
+def test_a_policy_that_fills_the_memory_is_not_made(folder, capsys):
+    for hidden in ("[1000000000, 1000000000]", "[" + "1, " * 60_000 + "1]"):
+        text = (folder / "config.toml").read_text().splitlines()
+        start = next(i for i, line in enumerate(text) if line.startswith("hidden"))
+        end = next(i for i, line in enumerate(text[start:], start) if line.endswith("]"))
+        text[start : end + 1] = [f"hidden = {hidden}"]
+        (folder / "config.toml").write_text("\n".join(text))
+        assert cli.main(["adapt", str(folder)]) == 2
+        assert "hidden: " in capsys.readouterr().err
+
+
+def test_a_terminal_is_not_obeyed(folder, capsys):
+    """The names in a stranger's settings are shown as text."""
+    (folder / "config.toml").write_text('"\\u001b]0;mine\\u0007\\u202e" = 1\n')
+    assert cli.main(["adapt", str(folder)]) == 1
+    assert r"\x1b]0;mine\x07\u202e: unknown setting" in capsys.readouterr().err
+
+
+def test_no_module_of_ours_imports_what_runs_data():
+    package = Path(training.__file__).parent
+    found = {name.split(".")[0] for path in package.rglob("*.py") for name in imported(path)}
+    assert not found & {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "runpy"}
