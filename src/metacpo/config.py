@@ -23,10 +23,12 @@ from metacpo.algorithms.trust_region import TrustRegionSettings
 from metacpo.envs import ENVIRONMENTS, PHYSICS, known, make
 from metacpo.envs.costs import SummedCosts
 from metacpo.estimation import EstimationSettings
+from metacpo.folder import replace_text
 from metacpo.learner import Learner, WarmupSettings
 from metacpo.policies import GaussianPolicy
 
 PRESETS = files("metacpo") / "presets"
+FORMAT = 1  # of run folders, the number in their config.toml; docs/trust.md says what would change it
 AlgorithmName = Literal[
     "meta-cpo",
     "meta-trpo",
@@ -158,6 +160,7 @@ class Config:
             raise ConfigError(f"{path}: missing") from None
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(f"{path}: cannot be read ({error})") from None
+        _check_format(data.pop("format", FORMAT), path)
         where, _, attribute = str(data.get("env", "")).rpartition(":")
         if where.endswith(".py"):  # absolute from here on: a run folder is not where the file is
             data["env"] = f"{(path.parent / where).resolve()}:{attribute}"
@@ -165,7 +168,15 @@ class Config:
 
     def save(self, path: Path) -> None:
         """Every setting, also those at their default: a run must not change with the library's defaults."""
-        path.write_text(tomli_w.dumps(dataclasses.asdict(self)), encoding="utf-8")
+        replace_text(path, tomli_w.dumps({"format": FORMAT} | dataclasses.asdict(self)))
+
+
+def _check_format(number: Any, path: Path) -> None:
+    """Folders from before the number was written are of format 1 too."""
+    if type(number) is int and number > FORMAT:
+        raise ConfigError(f"{path}: format {number} is newer than this metacpo, which reads {FORMAT}; update metacpo")
+    if type(number) is not int or number < 1:
+        raise ConfigError(f"{path}: format {number!r} is not one that this metacpo reads; allowed: {FORMAT}")
 
 
 def presets() -> list[str]:
