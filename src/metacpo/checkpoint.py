@@ -80,21 +80,21 @@ def restore(run_dir: Path, like: TrainState) -> TrainState:
 
 def _read(folder: Path, like: TrainState, run_dir: Path) -> TrainState:
     """A checkpoint that is whole, as a state like `like`."""
-    arrays, structure = _arrays(like)
+    arrays = _arrays(like)
     target = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for name, x in arrays.items()}
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
         saved = checkpointer.metadata(folder.resolve()).item_metadata.tree
         if _shapes(saved) != _shapes(target):
             raise CheckpointError(f"{folder}: is of a policy of another shape than {run_dir / 'config.toml'} says")
         restored = checkpointer.restore(folder.resolve(), args=ocp.args.StandardRestore(target))
-    leaves = [_as_leaf(leaf, restored[name]) for name, leaf in zip(arrays, jax.tree.leaves(like), strict=True)]
-    return jax.tree.unflatten(structure, leaves)
+    leaves = [_as_leaf(leaf, restored[name]) if name in restored else leaf for name, leaf in _named(like)]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
 def _write(folder: Path, state: TrainState) -> None:
     """A new checkpoint, on the disk when this returns."""
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-        checkpointer.save(folder, args=ocp.args.StandardSave(_arrays(state)[0]))
+        checkpointer.save(folder, args=ocp.args.StandardSave(_arrays(state)))
     lines = [f"{_digest(path)}  {path.relative_to(folder)}\n" for path in _files(folder)]
     (folder / SUMS).write_text("".join(lines), encoding="utf-8")
     for path in (*folder.rglob("*"), folder):
@@ -158,14 +158,17 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _arrays(state: TrainState) -> tuple[dict[str, Array], Any]:
-    """The state's leaves by name, and its structure; the PRNG key as the numbers that a file can hold."""
-    leaves, structure = jax.tree_util.tree_flatten_with_path(state)
-    plain = {
-        jax.tree_util.keystr(path, simple=True, separator="."): jax.random.key_data(x) if _is_key(x) else x
-        for path, x in leaves
-    }
-    return plain, structure
+def _arrays(state: TrainState) -> dict[str, Array]:
+    """The state's leaves by name, the PRNG key as the numbers that a file can hold.
+
+    Without those of no elements (the multipliers where there is no constraint), which Orbax refuses to save.
+    """
+    return {name: jax.random.key_data(x) if _is_key(x) else x for name, x in _named(state) if x.size}
+
+
+def _named(state: TrainState) -> list[tuple[str, Array]]:
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return [(jax.tree_util.keystr(path, simple=True, separator="."), x) for path, x in leaves]
 
 
 def _as_leaf(like: Array, saved: Array) -> Array:
