@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -14,7 +13,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 from test_checkpoint import delete, flip, same, state, truncate
-from test_kill import SERVER, TINY, pretend, start
+from test_kill import TINY, start
 
 from metacpo import checkpoint, cli, folder, load_policy, training
 from metacpo.folder import RunError, lock
@@ -50,58 +49,63 @@ def test_a_damaged_checkpoint_is_written_again_and_pushes_no_whole_one_out(tmp_p
     assert same(checkpoint.restore(tmp_path, state(0)), state(2))
 
 
-def full(run_dir: Path, allowed: int) -> None:
-    """A session on a disk that takes no file longer than `allowed` bytes once there are two checkpoints."""
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    save = checkpoint.save
-
-    def save_and_fill(path, state):
-        save(path, state)
-        if int(state.iteration) == 2:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (allowed, allowed))
-
-    checkpoint.save = save_and_fill
-    pretend()
-    sys.exit(cli.main(["resume", str(run_dir)]))
+FULL = """
+import resource, signal, sys
+import test_kill
+from metacpo import checkpoint, cli
+run_dir, allowed = sys.argv[1], int(sys.argv[2])
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+save = checkpoint.save
+def save_and_fill(path, state):
+    save(path, state)
+    if int(state.iteration) == 2:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (allowed, allowed))
+checkpoint.save = save_and_fill
+test_kill.pretend()
+sys.argv = ["metacpo", "resume", run_dir]
+cli.entry()
+"""
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
 
 
 @pytest.mark.parametrize("allowed", [0, 3000])
-def test_a_full_disk_is_one_line_and_the_checkpoint_before_stays(tmp_path, capfd, allowed):
+def test_a_full_disk_is_one_line_and_the_checkpoint_before_stays(tmp_path, allowed):
+    """A disk that takes no file longer than `allowed` bytes once there are two checkpoints."""
     TINY.save(tmp_path / "config.toml")
-    process = SERVER.Process(target=full, args=(tmp_path, allowed))
-    process.start()
-    process.join()
-    said = [line for line in capfd.readouterr().err.splitlines() if line]
-    assert process.exitcode == 1
-    assert len(said) == 1 and "cannot be written (File too large)" in said[0], said
-    assert str(tmp_path) in said[0]
+    command = [sys.executable, "-c", FULL, str(tmp_path), str(allowed)]
+    result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1 and "cannot be written (File too large)" in result.stderr, result.stderr
+    assert f"metacpo: {tmp_path}" in result.stderr
     assert int(training.open_run(tmp_path).state.iteration) >= 2
 
 
+def fill(path: Path) -> None:
+    """Leave 40 KiB on a disk."""
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    os.truncate(path, path.stat().st_size - 40 * 1024)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
-@pytest.mark.parametrize("option", ["size=96k", "ro"])
-def test_a_mounted_disk_that_is_full_or_read_only(tmp_path, option):
-    for iteration in (1, 2):
-        checkpoint.save(tmp_path, state(iteration))
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m" if option == "ro" else option, "tmpfs", str(disk)]
-    if subprocess.run(mount, capture_output=True).returncode:
+@pytest.mark.parametrize("how", ["full", "read-only"])
+def test_a_disk_that_is_full_or_read_only(tmp_path, how):
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path], capture_output=True).returncode:
         pytest.skip("no mounts here")
     try:
-        checkpoint.save(disk, state(1))
-        if option == "ro":
-            subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-        with pytest.raises(checkpoint.CheckpointError, match=r"cannot be written \((No space|Read-only)"):
-            for iteration in range(2, 40):
-                checkpoint.save(disk, state(iteration, size=2000))
-        shapes = 6 if checkpoint.latest(disk) == 1 else 2000
-        assert same(checkpoint.restore(disk, state(0, shapes)), state(checkpoint.latest(disk) or 0, shapes))
-        if option == "ro":
-            with pytest.raises(RunError, match="lock: cannot be written"), lock(disk):
+        checkpoint.save(tmp_path, state(1))
+        if how == "full":
+            fill(tmp_path / "filler")
+        else:
+            subprocess.run(["mount", "-o", "remount,ro", tmp_path], check=True)
+            with pytest.raises(RunError, match=r"lock: cannot be written \(Read-only"), lock(tmp_path):
                 pass
+        with pytest.raises(checkpoint.CheckpointError, match=r"/2: cannot be written \((No space|Read-only)"):
+            checkpoint.save(tmp_path, state(2))
+        assert same(checkpoint.restore(tmp_path, state(0)), state(1))
     finally:
-        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+        subprocess.run(["umount", "--lazy", tmp_path], check=True)
 
 
 def test_a_second_process_is_refused_by_name(tmp_path, capsys):
@@ -183,8 +187,7 @@ def test_a_signal_ends_a_run_in_time_whatever_it_does(tmp_path, where, iteration
     """The states before are saved, the computation that does not end is left behind."""
     TINY.save(tmp_path / "bandit.toml")
     command = [sys.executable, "-c", SLOW, where, str(tmp_path / "run"), str(tmp_path / "bandit.toml")]
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path}) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as process:
         assert process.stdout is not None
         with contextlib.suppress(StopIteration):
             while "now" not in next(process.stdout):

@@ -28,6 +28,7 @@ from metacpo.learner import TrainState
 FOLDER = "checkpoints"
 SUMS = "SHA256SUMS"
 KEEP = 3  # the newest ones
+OVERHEAD = 2**17  # bytes of a checkpoint beyond its numbers, generously
 
 
 class CheckpointError(Exception):
@@ -43,6 +44,7 @@ def save(run_dir: Path, state: TrainState) -> Path:
     folder, part = parent / str(iteration), parent / f"{iteration}.part"
     try:
         _clear(parent)
+        _try_disk(parent / "room.part", OVERHEAD + sum(x.nbytes for x in _arrays(state).values()))
         _write(part, state)
         if folder.exists():  # found damaged, or this state would not have been computed again
             os.rename(folder, parent / f"{iteration}.damaged")
@@ -101,11 +103,27 @@ def _write(folder: Path, state: TrainState) -> None:
         sync(path)
 
 
+def _try_disk(path: Path, size: int) -> None:
+    """Raise the system's own OSError if the disk does not take so many bytes.
+
+    From within Orbax it would come as one of several others, with its threads' tracebacks on stderr.
+    """
+    try:
+        with path.open("wb") as file:
+            file.write(bytes(size))
+            file.flush()
+            os.fsync(file.fileno())
+    finally:
+        path.unlink(missing_ok=True)
+
+
 def _clear(parent: Path) -> None:
     """Remove what interrupted writes have left."""
     parent.mkdir(exist_ok=True)
     for path in parent.iterdir():
-        if path.is_dir() and not path.name.isdecimal():
+        if path.is_file():
+            path.unlink()
+        elif not path.name.isdecimal():
             shutil.rmtree(path)
 
 
