@@ -22,11 +22,12 @@ import mujoco
 import numpy as np
 from rich.console import Console
 
+from metacpo.compilation import count_compilations
 from metacpo.config import Config, build
 from metacpo.envs.physics import MujocoC
 from metacpo.learner import Learner, init_state, warmup
 from metacpo.rollout import rollout
-from metacpo.training import compile_iteration, count_compilations
+from metacpo.training import compile_iteration
 
 ROUNDS = 7
 

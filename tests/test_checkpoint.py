@@ -38,6 +38,15 @@ def test_the_newest_state_comes_back_bit_for_bit(tmp_path):
     assert jnp.array_equal(jax.random.uniform(restored.key, (3,)), jax.random.uniform(state(10).key, (3,)))
 
 
+def test_a_state_without_constraints_comes_back(tmp_path):
+    """trpo has no multipliers: arrays without elements, which Orbax refuses to save."""
+    unconstrained = eqx.tree_at(lambda s: s.knobs, state(3), Knobs(jnp.zeros(0), jnp.zeros(0), jnp.float32(0.5)))
+    checkpoint.save(tmp_path, unconstrained)
+    assert same(checkpoint.restore(tmp_path, unconstrained), unconstrained)
+    with pytest.raises(checkpoint.CheckpointError, match="another shape"):
+        checkpoint.restore(tmp_path, state(0))
+
+
 def test_only_the_newest_are_kept(tmp_path):
     for iteration in range(1, 6):
         checkpoint.save(tmp_path, state(iteration))

@@ -16,6 +16,8 @@ LAYERS = {
     "rollout": 2,
     "estimation": 2,
     "algorithms": 3,
+    "compilation": 4,
+    "interrupts": 4,
     "learner": 4,
     "training": 4,
     "checkpoint": 4,

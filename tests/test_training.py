@@ -74,7 +74,7 @@ def without_time(run_dir) -> list[dict[str, str]]:
 
 def test_a_run_folder_holds_the_run(straight):
     folder = straight.path
-    assert {path.name for path in folder.iterdir()} == {"config.toml", "metrics.csv", "tb", "checkpoints"}
+    assert {path.name for path in folder.iterdir()} == {"config.toml", "metrics.csv", "tb", "checkpoints", "lock"}
     assert Config.load(folder / "config.toml") == SMOKE
     assert [row["iteration"] for row in rows(folder)] == ["1", "2", "3", "4"]
     seconds = [float(row["seconds"]) for row in rows(folder)]

@@ -4,9 +4,11 @@ Exit codes: 0 done (an interrupted run that was saved is done), 1 failed, 2 bad 
 wrong is one line on stderr; `--debug`, which every verb takes, shows the traceback.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 
+from metacpo.interrupts import still_working
 from metacpo.usage import UsageError, parse
 from metacpo.verbs import VERBS, Verb
 
@@ -29,6 +31,16 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         print(f"metacpo: {_one_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, _usage_errors()) else 1
+
+
+def entry() -> None:
+    """`main` as a process, which ends at once although an interrupted computation or compilation goes on."""
+    code = main()
+    if still_working():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _verb(args: Sequence[str]) -> Verb:
@@ -78,4 +90,4 @@ def _printable(text: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

@@ -24,7 +24,7 @@ from metacpo.algorithms.trust_region import TrustRegionSettings
 from metacpo.envs import ENVIRONMENTS, PHYSICS, known, make
 from metacpo.envs.costs import SummedCosts
 from metacpo.estimation import EstimationSettings
-from metacpo.folder import short_text
+from metacpo.folder import replace_text, short_text
 from metacpo.learner import Learner, WarmupSettings
 from metacpo.policies import GaussianPolicy
 
@@ -32,6 +32,7 @@ PRESETS = files("metacpo") / "presets"
 LONGEST = 2**18  # characters of a file of settings
 LARGEST = 2**63  # whole numbers are below it, as in TOML
 MOST_LAYERS, MOST_PARAMETERS = 100, 2**27  # of a policy: half a gigabyte
+FORMAT = 1  # of run folders, the number in their config.toml; docs/trust.md says what would change it
 AlgorithmName = Literal[
     "meta-cpo",
     "meta-trpo",
@@ -167,7 +168,9 @@ class Config:
     def saved(path: Path) -> "Config":
         """The settings in a TOML file as they stand there, `save`'s counterpart."""
         try:
-            return _read(Config, {"preset_name": path.stem} | tomllib.loads(short_text(path, LONGEST)), "")
+            data = tomllib.loads(short_text(path, LONGEST))
+            _check_format(data.pop("format", FORMAT), path)
+            return _read(Config, {"preset_name": path.stem} | data, "")
         except FileNotFoundError:
             raise ConfigError(f"{path}: missing") from None
         except (OSError, ValueError, RecursionError) as error:  # no text, no TOML, digits or nesting without end
@@ -175,7 +178,15 @@ class Config:
 
     def save(self, path: Path) -> None:
         """Every setting, also those at their default: a run must not change with the library's defaults."""
-        path.write_text(tomli_w.dumps(dataclasses.asdict(self)), encoding="utf-8")
+        replace_text(path, tomli_w.dumps({"format": FORMAT} | dataclasses.asdict(self)))
+
+
+def _check_format(number: Any, path: Path) -> None:
+    """Folders from before the number was written are of format 1 too."""
+    if type(number) is int and number > FORMAT:
+        raise ConfigError(f"{path}: format {number} is newer than this metacpo, which reads {FORMAT}; update metacpo")
+    if type(number) is not int or number < 1:
+        raise ConfigError(f"{path}: format {number!r} is not one that this metacpo reads; allowed: {FORMAT}")
 
 
 def presets() -> list[str]:

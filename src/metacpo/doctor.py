@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from rich.console import Console
 from rich.table import Table
 
+from metacpo.compilation import cache_dir
 from metacpo.envs import make
-from metacpo.training import cache_dir
 
 PACKAGES = ("metacpo", "jax", "jaxlib", "mujoco", "equinox", "lineax", "orbax-checkpoint", "numpy")
 STEPS = 100

@@ -1,15 +1,101 @@
-"""What readers and writers of a run folder keep to: nothing outside of it is touched, no file is half written.
+"""What keeps a run folder whole and safe: files that are replaced at once, one writer at a time, failures in one line,
+and nothing outside of it touched.
 
 A run folder may come from a stranger. A link in it could lead to a file of the user's, to be shown in a report or
 overwritten by one; a pipe or a device would keep its reader waiting for ever.
 """
 
 import os
+import socket
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+LOCK = "lock"
+
+
+class RunError(Exception):
+    """A run folder that cannot be used; the message is one line."""
+
+
+class RunExistsError(RunError):
+    """A folder for a new run that is not empty: runs are never overwritten."""
+
+
+def complain(line: str) -> None:
+    """Say on stderr what went wrong where the work goes on all the same."""
+    print(f"metacpo: {' '.join(line.split())}", file=sys.stderr, flush=True)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file so that whoever reads it, after whatever happens, finds the old text or the new one."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    sync(part)
+    os.replace(part, path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Return when the disk has what was written to this file, or the names in this folder."""
+    if path.is_dir() and os.name == "nt":  # where folders cannot be opened
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def writing(run_dir: Path) -> Iterator[None]:
+    """An OSError within (disk full, read-only) as a RunError that names the file and says what is left."""
+    try:
+        yield
+    except OSError as error:
+        where, why = error.filename or run_dir, error.strerror or str(error)
+        intact = "; checkpoints that are whole stay so" if (run_dir / "checkpoints").is_dir() else ""
+        raise RunError(f"{where}: cannot be written ({why}){intact}") from error
+
+
+@contextmanager
+def lock(run_dir: Path) -> Iterator[None]:
+    """Be the only process that writes into the folder. Raises RunError with who else does.
+
+    The lock is the kernel's: it goes with the process, however that ends. The file only says who holds it, and stays:
+    to delete a locked file would let a third process lock another one of its name.
+    """
+    with writing(run_dir):
+        descriptor = os.open(run_dir / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        _acquire(descriptor, run_dir)
+        with writing(run_dir):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"process {os.getpid()} on host {socket.gethostname()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _acquire(descriptor: int, run_dir: Path) -> None:
+    if fcntl is None:
+        complain(f"{run_dir}: this system has no flock; nothing stops a second process from training here")
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 1000, 0).decode(errors="replace").strip() or "another process"
+        raise RunError(f"{run_dir}: is being trained by {holder}") from None
+    except OSError as error:  # file systems without locks, some NFS among them
+        complain(f"{run_dir}: cannot be locked ({error.strerror}); nothing stops a second process from training here")
 
 
 def complaint(folder: Path) -> str | None:

@@ -3,12 +3,17 @@
 import csv
 import os
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboardX.summary import scalar
+
+from metacpo.folder import writing
 
 FILE = "metrics.csv"
 COUNTERS = ("iteration", "env_steps", "seconds")
@@ -79,7 +84,10 @@ def describe(tag: str) -> Tag:
 
 
 class MetricsWriter:
-    """One row per meta-iteration, on disk before the next one starts. Use it in a `with`."""
+    """One row per meta-iteration, in the file before the next one starts. Use it in a `with`.
+
+    Raises RunError where a file cannot be written.
+    """
 
     def __init__(self, run_dir: Path, tags: Sequence[str], resume_at: int = 0):
         """`tags` are the columns; an iteration that does not log one of them leaves its cell empty.
@@ -88,22 +96,25 @@ class MetricsWriter:
 
         env_steps and seconds then are those of the last row that is left.
         """
-        self._path, self._columns = run_dir / FILE, [*COUNTERS, *tags]
+        self._run_dir, self._path, self._columns = run_dir, run_dir / FILE, [*COUNTERS, *tags]
         header, self.env_steps, self.seconds = _rewind(self._path, resume_at)
         if header and header != self._columns:
             raise MetricsError(f"{self._path}: its columns are not those that this version logs")
-        self._file = self._path.open("a", newline="", encoding="utf-8")
-        purge_step = resume_at + 1 if resume_at else None
-        if not header:
-            csv.writer(self._file).writerow(self._columns)
-        self._events = SummaryWriter(str(run_dir / "tb"), purge_step=purge_step, flush_secs=10)
+        with writing(run_dir):
+            self._file = self._path.open("a", newline="", encoding="utf-8")
+            if not header:
+                csv.writer(self._file).writerow(self._columns)
+            self._events = _Events(run_dir / "tb", resume_at + 1)
 
     def __enter__(self) -> "MetricsWriter":
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._file.close()
-        self._events.close()
+        with writing(self._run_dir):
+            try:
+                self._file.close()
+            finally:
+                self._events.close()
 
     def write(self, iteration: int, env_steps: int, seconds: float, row: Mapping[str, np.ndarray]) -> None:
         """Append the numbers of one meta-iteration, as texts that are read back as the same float32."""
@@ -112,34 +123,79 @@ class MetricsWriter:
             raise MetricsError(f"{self._path}: has no column for {', '.join(sorted(unknown))}")
         values = {tag: np.asarray(value)[()] for tag, value in row.items()}
         cells = (str(values.get(tag, "")) for tag in self._columns[len(COUNTERS) :])
-        csv.writer(self._file).writerow([iteration, env_steps, f"{seconds:.3f}", *cells])
-        self._file.flush()
+        with writing(self._run_dir):
+            csv.writer(self._file).writerow([iteration, env_steps, f"{seconds:.3f}", *cells])
+            self._file.flush()
+            self._events.write(iteration, {tag: float(value) for tag, value in values.items()})
         self.env_steps, self.seconds = env_steps, seconds
+
+    def sync(self) -> None:
+        """Return when all that was written is on the disk."""
+        with writing(self._run_dir):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._events.flush()
+
+
+class _Events:
+    """The TensorBoard events of one session, from iteration `first` on.
+
+    Written by the caller's own thread: tensorboardX's writer has another one, and waits for it forever once a full
+    disk has ended it.
+    """
+
+    FLUSH = 10.0  # seconds
+
+    def __init__(self, folder: Path, first: int):
+        folder.mkdir(exist_ok=True)
+        # The suffix tells sessions apart that begin within one second.
+        self._writer = EventsWriter(str(folder / "events"), f".{os.getpid()}")
+        start = SessionLog(status=SessionLog.START)  # TensorBoard forgets what earlier sessions wrote from `first` on
+        self._writer.write_event(Event(wall_time=time.time(), step=first, session_log=start))
+        self._flushed = 0.0
+
+    def write(self, iteration: int, values: Mapping[str, float]) -> None:
         for tag, value in values.items():
             if np.isfinite(value):  # TensorBoard has no place for the others; metrics.csv shows them
                 about = describe(tag)
-                words = f"{about.description} [{about.unit}]"
-                self._events.add_scalar(tag, float(value), iteration, summary_description=words)
+                summary = scalar(tag, value, summary_description=f"{about.description} [{about.unit}]")
+                self._writer.write_event(Event(wall_time=time.time(), step=iteration, summary=summary))
+        if time.monotonic() - self._flushed > self.FLUSH:
+            self.flush()
+
+    def flush(self) -> None:
+        self._writer.flush()
+        self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        self._writer.close()
 
 
 def _rewind(path: Path, iteration: int) -> tuple[list[str], int, float]:
-    """Cut the file after the row of `iteration`; its columns, and env_steps and seconds of that row."""
+    """Cut the file after the row of `iteration`; its columns, and env_steps and seconds of that row.
+
+    What stands after that row may be half a row, or what a power cut made of it, and is not read.
+    """
     if iteration == 0:
         path.unlink(missing_ok=True)
         return [], 0, 0.0
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            header, *rows = csv.reader(file)
-        kept = [row for row in rows if int(row[0]) <= iteration]
-        last, env_steps, seconds = int(kept[-1][0]), int(kept[-1][1]), float(kept[-1][2])
+        lines = path.read_bytes().splitlines(keepends=True)
     except FileNotFoundError:
         raise MetricsError(f"{path}: missing") from None
-    except (ValueError, IndexError):
-        raise MetricsError(f"{path}: damaged, it has no row of iteration {iteration}") from None
-    if last != iteration:
+    kept = [line for line in lines[: iteration + 1] if line.endswith(b"\n")]
+    if len(kept) <= iteration:
+        last = max(len(kept) - 1, 0)
         raise MetricsError(f"{path}: ends at iteration {last}, before the checkpoint of iteration {iteration}")
-    part = path.with_suffix(".csv.part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *kept])
-    os.replace(part, path)
+    try:
+        header, *rows = csv.reader(line.decode() for line in kept)
+        numbers = [int(row[0]) for row in rows]
+        env_steps, seconds = int(rows[-1][1]), float(rows[-1][2])
+        whole = numbers == list(range(1, iteration + 1)) and all(len(row) == len(header) for row in rows)
+    except (ValueError, IndexError, csv.Error):  # UnicodeDecodeError is a ValueError
+        whole, header, env_steps, seconds = False, [], 0, 0.0
+    if not whole:
+        raise MetricsError(f"{path}: damaged, its rows are not those of iterations 1 to {iteration}")
+    with writing(path.parent):
+        os.truncate(path, sum(len(line) for line in kept))
     return header, env_steps, seconds

@@ -4,20 +4,17 @@
     repeat: state, metrics ← meta_iteration(state)   the paper's loop body, see learner.py
             log metrics;  now and then: checkpoint
 
-A signal ends the loop after the running meta-iteration, with a checkpoint.
+A signal ends the loop with a checkpoint, after the running meta-iteration if that takes only seconds more.
+docs/trust.md says what a run survives.
 """
 
-import os
-import signal
-import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
 
 import jax
 import numpy as np
@@ -25,27 +22,20 @@ from jax import Array
 from rich.console import Console
 
 from metacpo import checkpoint
+from metacpo.compilation import count_compilations, use_compilation_cache
 from metacpo.config import Config, ConfigError, build
 from metacpo.envs import FAMILIES, home, make
 from metacpo.envs.check import require
-from metacpo.folder import complaint
+from metacpo.folder import LOCK, RunError, RunExistsError, complaint, lock, writing
+from metacpo.interrupts import GRACE, Abandoned, attend, stop_signals, worker
 from metacpo.learner import Learner, TrainState, init_state, meta_iteration, warmup, warmup_iteration
 from metacpo.metrics import MetricsWriter
 from metacpo.progress import Row, progress
 from metacpo.solver import Case
 
 CONFIG = "config.toml"
-COMPILATION = "/jax/core/compile/backend_compile_duration"  # JAX's name of the event
 LIMITED_COST = {"episode": "Metrics/EpCost", "discounted": "Metrics/DiscountedCost"}
 Iterate = Callable[[TrainState], tuple[TrainState, dict[str, Array]]]
-
-
-class RunError(Exception):
-    """A run folder that cannot be used; the message is one line."""
-
-
-class RunExistsError(RunError):
-    """A folder for a new run that is not empty: runs are never overwritten."""
 
 
 @dataclass(frozen=True)
@@ -70,28 +60,57 @@ def train(config: Config, run_dir: Path | str) -> Run:
     An environment of the user's own is checked first: raises ContractError with what is wrong with it.
     """
     run_dir = Path(run_dir)
-    if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
-        raise RunExistsError(f"run-dir: {str(run_dir)!r} exists; allowed: a new or an empty folder")
+    _refuse_to_overwrite(run_dir)
     learner = build(config)
     if config.env not in FAMILIES:  # ours are checked by our tests
         require(make(config.env, config.physics))
-    run_dir.mkdir(parents=True, exist_ok=True)
-    config.save(run_dir / CONFIG)
-    return _continue(Run(run_dir, config, learner, init_state(learner, config.seed)))
+    with writing(run_dir):
+        run_dir.mkdir(parents=True, exist_ok=True)
+    with lock(run_dir):
+        _refuse_to_overwrite(run_dir)  # another process may have been quicker
+        with writing(run_dir):
+            config.save(run_dir / CONFIG)
+        return _continue(Run(run_dir, config, learner, init_state(learner, config.seed)))
 
 
 def resume(run_dir: Path | str) -> Run:
-    """Continue an interrupted run; its metrics are those of a run that nothing interrupted, bit for bit."""
-    return _continue(open_run(run_dir))
+    """Continue an interrupted run; its metrics are those of a run that nothing interrupted, bit for bit.
+
+    A run without a checkpoint starts from the beginning. Raises RunError if another process trains in the folder.
+    """
+    run_dir = Path(run_dir)
+    config = _config(run_dir)
+    with lock(run_dir):
+        if checkpoint.latest(run_dir) is not None:
+            return _continue(open_run(run_dir))
+        Console().print("interrupted before its first checkpoint: from the beginning", highlight=False)
+        learner = build(config)
+        return _continue(Run(run_dir, config, learner, init_state(learner, config.seed)))
 
 
 def open_run(run_dir: Path | str, physics: str | None = None) -> Run:
-    """The run in a folder at its newest checkpoint, on another engine if `physics` names one.
+    """The run in a folder at its newest whole checkpoint, on another engine if `physics` names one. Only reads.
 
     Raises RunError or CheckpointError, naming the file. An environment of the user's own is imported from where it was
     trained, but never from within the run folder: whoever sends a run must not send code with it.
     """
     run_dir = Path(run_dir)
+    config = _config(run_dir)
+    if physics is not None:
+        config = replace(config, physics=physics)
+    learner = build(config)
+    return Run(run_dir, config, learner, checkpoint.restore(run_dir, init_state(learner, config.seed)))
+
+
+def _refuse_to_overwrite(run_dir: Path) -> None:
+    """A lock alone, or half a config, is what a process left that was killed before there was a run."""
+    nothing = {LOCK, f"{CONFIG}.part"}
+    if run_dir.exists() and (not run_dir.is_dir() or {path.name for path in run_dir.iterdir()} - nothing):
+        raise RunExistsError(f"run-dir: {str(run_dir)!r} exists; allowed: a new or an empty folder")
+
+
+def _config(run_dir: Path) -> Config:
+    """The settings of the run in a folder, whose environment may be imported."""
     if not run_dir.is_dir():
         raise RunError(f"{run_dir}: no such run folder")
     if wrong := complaint(run_dir):
@@ -102,10 +121,7 @@ def open_run(run_dir: Path | str, physics: str | None = None) -> Run:
         where = "" if str(run_dir) in str(error) else f"{run_dir / CONFIG}: "
         raise RunError(f"{where}{error}") from error
     _refuse_its_code(run_dir, config.env)
-    if physics is not None:
-        config = replace(config, physics=physics)
-    learner = build(config)
-    return Run(run_dir, config, learner, checkpoint.restore(run_dir, init_state(learner, config.seed)))
+    return config
 
 
 def _refuse_its_code(run_dir: Path, env: str) -> None:
@@ -129,31 +145,58 @@ def _continue(run: Run) -> Run:
         return run
     with (
         MetricsWriter(run.path, logged_tags(run), start) as writer,
-        _stop_signals() as stop,
+        stop_signals() as stop,
         count_compilations() as compilations,
+        worker() as pool,
     ):
         clock = _Clock(writer.env_steps, writer.seconds)
         executables: dict[Learner, Iterate] = {}
-        with progress(console) as display:
+        saved = start or None
+        with progress(console) as display, suppress(Abandoned):
             for iteration in range(start + 1, config.iterations + 1):
                 if stop.is_set():
                     break
                 learner = learner_at(run, iteration)
                 if learner not in executables:
-                    executables[learner] = compile_iteration(learner, state, console)
+                    work = _compiling(learner, state, console)
+                    executables[learner] = attend(pool, stop, work, grace=0.0)  # there is nothing new to save
                 clock.start_lap()
-                state, metrics = executables[learner](state)
-                row = {tag: np.asarray(value) for tag, value in metrics.items()}  # waits for the device
+                after, row = attend(pool, stop, partial(_iterate, executables[learner], state), GRACE)
                 clock.end_lap(_env_steps(learner, row))
                 writer.write(iteration, clock.env_steps, clock.seconds, row)
+                state = after
                 display.show(_shown(config, iteration, row, clock))
                 if iteration % config.checkpoint_every == 0:
-                    checkpoint.save(run.path, state)
-        if checkpoint.latest(run.path) != int(state.iteration):
-            checkpoint.save(run.path, state)
+                    saved = _save(run.path, writer, state)
+        if saved != int(state.iteration):
+            _save(run.path, writer, state)
     run = Run(run.path, config, run.learner, state, dict(compilations))
     _say_how_it_ended(run, console)
     return run
+
+
+def _compiling(learner: Learner, state: TrainState, console: Console) -> Callable[[], Iterate]:
+    """`compile_iteration` for another thread, to which JAX does not carry the caller's choice of a device."""
+    device = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+
+    def work() -> Iterate:
+        with jax.default_device(device):
+            return compile_iteration(learner, state, console)
+
+    return work
+
+
+def _iterate(iterate: Iterate, state: TrainState) -> tuple[TrainState, dict[str, np.ndarray]]:
+    """One meta-iteration, done when this returns: the next state and the row of metrics.csv."""
+    after, metrics = iterate(state)
+    return jax.block_until_ready(after), {tag: np.asarray(value) for tag, value in metrics.items()}
+
+
+def _save(run_dir: Path, writer: MetricsWriter, state: TrainState) -> int:
+    """A checkpoint, after the rows that lead to it: a disk must not have it without them."""
+    writer.sync()
+    checkpoint.save(run_dir, state)
+    return int(state.iteration)
 
 
 def learner_at(run: Run, iteration: int) -> Learner:
@@ -185,60 +228,6 @@ def compile_iteration(learner: Learner, state: TrainState, console: Console) -> 
         executable = jax.jit(function, static_argnums=0).lower(learner, state).compile()
     console.print(f"compiled in {time.perf_counter() - begin:.1f} s", highlight=False)
     return executable
-
-
-def cache_dir() -> Path:
-    """Where compiled functions are kept: METACPO_CACHE_DIR, else `metacpo` in the user's cache folder."""
-    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("METACPO_CACHE_DIR") or user / "metacpo")
-
-
-def use_compilation_cache() -> None:
-    """Turn JAX's persistent compilation cache on, unless the user has chosen a folder already."""
-    if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
-        jax.config.update("jax_compilation_cache_dir", str(cache_dir()))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-
-
-@contextmanager
-def count_compilations() -> Iterator[Counter[str]]:
-    """How many times XLA compiled each function (or read it from the cache), by name, while this is open."""
-    counts: Counter[str] = Counter()
-
-    def listen(event: str, duration_secs: float, **about: str | int) -> None:
-        if event == COMPILATION:
-            counts[str(about.get("fun_name", "?")).removeprefix("jit(").removesuffix(")")] += 1
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        yield counts
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
-
-
-@contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """The event that SIGINT and SIGTERM set. A second signal acts as it would without us: at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # only that one may handle signals
-        yield stop
-        return
-    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        stop.set()
-        restore()
-
-    for number in before:
-        signal.signal(number, handle)
-    try:
-        yield stop
-    finally:
-        restore()
 
 
 class _Clock:
