@@ -15,7 +15,9 @@ LAYERS = {
     "rollout": 2,
     "estimation": 2,
     "algorithms": 3,
+    "health": 0,
     "learner": 4,
+    "moments": 4,
     "training": 4,
     "checkpoint": 4,
     "metrics": 4,
@@ -33,7 +35,7 @@ LAYERS = {
 }
 # Pairs that must never meet although their layers would allow it: (importer, imported).
 NEVER = {("algorithms", "envs"), ("envs", "solver"), ("policies", "solver"), ("rollout", "solver")}
-REPORT_MAY_IMPORT = {"report"}
+REPORT_MAY_IMPORT = {"report", "health"}
 MUJOCO_ONLY_IN = "envs/physics/"
 
 

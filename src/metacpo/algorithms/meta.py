@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
@@ -112,7 +113,7 @@ def meta_update(
     packed = pack(theta, knobs, learned)
     g, b, G = objective.linearise(packed, theta, knobs, walk)
     weights, after = algorithm.outer.aim(G, knobs)
-    states = pooled(walk.first)
+    states = pooled(sound_data(walk))
     H = extended(metric(policy, theta, states, region), packed, theta.shape[0])
     delta = trust_region(b, G, H, region)
     data = Linearised(weights.reward * g + weights.costs @ b, b, G, H, delta, jnp.ones((), theta.dtype))
@@ -140,6 +141,12 @@ def adapted_cost(promised: Float[Array, " G"], algorithm: Algorithm, tasks: int,
         return jnp.asarray(jnp.nan, promised.dtype)
     each = promised.reshape(tasks if algorithm.per_task else 1, -1, m)  # tasks, steps 0..K or the last alone, costs
     return jnp.mean(jnp.sum(each[:, -1], axis=-1))
+
+
+def sound_data(walk: Walk) -> Batch:
+    """D^0 of all tasks, each weighted by its share."""
+    first, share = walk.first, walk.share[:, None]
+    return eqx.tree_at(lambda D: (D.weight, D.cost_weight), first, (share * first.weight, share * first.cost_weight))
 
 
 def pooled(batch: Batch) -> Batch:
