@@ -19,6 +19,7 @@ LAYERS = {
     "learner": 4,
     "moments": 4,
     "training": 4,
+    "watch": 4,
     "checkpoint": 4,
     "metrics": 4,
     "progress": 4,

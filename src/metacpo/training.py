@@ -32,6 +32,7 @@ from metacpo.learner import Learner, TrainState, init_state, meta_iteration, war
 from metacpo.metrics import MetricsWriter
 from metacpo.progress import Row, progress
 from metacpo.solver import Case
+from metacpo.watch import Watch, stop_if_not_finite
 
 CONFIG = "config.toml"
 COMPILATION = "/jax/core/compile/backend_compile_duration"  # JAX's name of the event
@@ -63,10 +64,11 @@ class Run:
         return int(self.state.iteration) >= self.config.iterations
 
 
-def train(config: Config, run_dir: Path | str) -> Run:
+def train(config: Config, run_dir: Path | str, debug_nans: bool = False) -> Run:
     """Train from the beginning into a new folder. An interrupt (Ctrl-C, SIGTERM) saves and returns.
 
-    An environment of the user's own is checked first: raises ContractError with what is wrong with it.
+    An environment of the user's own is checked first: raises ContractError with what is wrong with it. With debug_nans
+    the first number that is not finite ends the run: raises NonFiniteError, and leaves a dump (see watch.py).
     """
     run_dir = Path(run_dir)
     if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
@@ -76,12 +78,15 @@ def train(config: Config, run_dir: Path | str) -> Run:
         require(make(config.env, config.physics))
     run_dir.mkdir(parents=True, exist_ok=True)
     config.save(run_dir / CONFIG)
-    return _continue(Run(run_dir, config, learner, init_state(learner, config.seed)))
+    return _continue(Run(run_dir, config, learner, init_state(learner, config.seed)), debug_nans)
 
 
-def resume(run_dir: Path | str) -> Run:
-    """Continue an interrupted run; its metrics are those of a run that nothing interrupted, bit for bit."""
-    return _continue(open_run(run_dir))
+def resume(run_dir: Path | str, debug_nans: bool = False) -> Run:
+    """Continue an interrupted run; its metrics are those of a run that nothing interrupted, bit for bit.
+
+    debug_nans: as in `train`; on a dump's folder it repeats the iteration that the dump is of.
+    """
+    return _continue(open_run(run_dir), debug_nans)
 
 
 def open_run(run_dir: Path | str, physics: str | None = None) -> Run:
@@ -107,7 +112,7 @@ def open_run(run_dir: Path | str, physics: str | None = None) -> Run:
     return Run(run_dir, config, learner, checkpoint.restore(run_dir, init_state(learner, config.seed)))
 
 
-def _continue(run: Run) -> Run:
+def _continue(run: Run, debug_nans: bool) -> Run:
     """The loop, from the state that the run is in to its last meta-iteration or to a signal."""
     console = Console()
     config, state, start = run.config, run.state, int(run.state.iteration)
@@ -120,6 +125,7 @@ def _continue(run: Run) -> Run:
         count_compilations() as compilations,
     ):
         clock = _Clock(writer.env_steps, writer.seconds)
+        watch = Watch(LIMITED_COST[config.estimation.cost_measure])
         executables: dict[Learner, Iterate] = {}
         with progress(console) as display:
             for iteration in range(start + 1, config.iterations + 1):
@@ -129,11 +135,16 @@ def _continue(run: Run) -> Run:
                 if learner not in executables:
                     executables[learner] = compile_iteration(learner, state, console)
                 clock.start_lap()
+                before = state
                 state, metrics = executables[learner](state)
                 row = {tag: np.asarray(value) for tag, value in metrics.items()}  # waits for the device
                 clock.end_lap(_env_steps(learner, row))
                 writer.write(iteration, clock.env_steps, clock.seconds, row)
                 display.show(_shown(config, iteration, row, clock))
+                for line in watch.see(iteration, row):
+                    console.print(line, style="yellow", highlight=False, soft_wrap=True)
+                if debug_nans:
+                    stop_if_not_finite(run.path, config, before, row)
                 if iteration % config.checkpoint_every == 0:
                     checkpoint.save(run.path, state)
         if checkpoint.latest(run.path) != int(state.iteration):

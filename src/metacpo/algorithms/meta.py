@@ -111,7 +111,7 @@ def meta_update(
         learned=learned,
     )
     packed = pack(theta, knobs, learned)
-    g, b, G = objective.linearise(packed, theta, knobs, walk)
+    g, b, G, share = objective.linearise_sound(packed, theta, knobs, walk)
     weights, after = algorithm.outer.aim(G, knobs)
     states = pooled(sound_data(walk))
     H = extended(metric(policy, theta, states, region), packed, theta.shape[0])
@@ -127,6 +127,8 @@ def meta_update(
 
     packed, stats = line_search(packed, proposal, weights, delta, value, divergence, algorithm.outer)
     theta, moved = unpack(packed, knobs, learned)
+    lost = jnp.any((share == 0) & (walk.share > 0)).astype(theta.dtype)  # a gradient that was not finite
+    stats = eqx.tree_at(lambda s: s.nonfinite, stats, jnp.maximum(stats.nonfinite, lost))
     return theta, moved if K else after, stats
 
 

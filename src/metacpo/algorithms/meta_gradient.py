@@ -128,9 +128,14 @@ class MetaObjective:
     def linearise(
         self, packed: Float[Array, " k"], theta: Float[Array, " n"], knobs: Knobs, walk: Walk
     ) -> tuple[Float[Array, " k"], Float[Array, "G k"], Float[Array, " G"]]:
-        """(∇F, ∇G, G) at Θ. F_i and c_i look at their own copy of Θ: 1 + p pullbacks serve all M tasks.
+        """(∇F, ∇G, G) at Θ; see `linearise_sound`."""
+        return self.linearise_sound(packed, theta, knobs, walk)[:3]
 
-        A task whose gradient is not finite has no share here: it must not void the others'.
+    def linearise_sound(
+        self, packed: Float[Array, " k"], theta: Float[Array, " n"], knobs: Knobs, walk: Walk
+    ) -> tuple[Float[Array, " k"], Float[Array, "G k"], Float[Array, " G"], Float[Array, " M"]]:
+        """(∇F, ∇G, G) at Θ, and the tasks' shares in them. F_i and c_i look at their own copy of Θ: 1 + p pullbacks
+        serve all M tasks. A task whose gradient is not finite has no share: it must not void the others'.
         """
         (_, c), pullback = jax.vjp(lambda P: self._values(P, theta, knobs, walk), self._every(packed, walk))
         M, p = c.shape
@@ -141,8 +146,8 @@ class MetaObjective:
         summed = jnp.sum(share[:, None] * rows, axis=1)
         if self.per_task:
             each = jnp.swapaxes(M * rows[1:], 0, 1).reshape(M * p, -1)
-            return summed[0], each, self._constraints(c, share)
-        return summed[0], summed[1:], self._constraints(c, share)
+            return summed[0], each, self._constraints(c, share), share
+        return summed[0], summed[1:], self._constraints(c, share), share
 
     def _constraints(self, c: Float[Array, "M p"], share: Float[Array, " M"]) -> Float[Array, " G"]:
         """G of every task's c."""
