@@ -1,4 +1,4 @@
-"""`--debug-nans`: a run stops at the first iteration that met a number that is not finite, and one command repeats it."""
+"""`--debug-nans`: a run stops where a number is not finite, and one command repeats that iteration."""
 
 import csv
 

@@ -1,6 +1,7 @@
 """Whatever breaks: parameters and estimates stay finite, learning goes on, and the metrics count what happened."""
 
 from functools import cache
+from itertools import pairwise
 
 import faults
 import jax
@@ -96,7 +97,7 @@ def total(rows, tag: str) -> float:
 
 def moved(states) -> list[bool]:
     """Whether θ moved, iteration by iteration."""
-    return [bool(jnp.any(a.theta != b.theta)) for a, b in zip(states, states[1:], strict=False)]
+    return [bool(jnp.any(a.theta != b.theta)) for a, b in pairwise(states)]
 
 
 @pytest.mark.parametrize("fault", sorted(faults.FAULTS))

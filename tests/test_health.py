@@ -50,8 +50,8 @@ EDGES = [
     ("infeasible", {"Misc_Case_INFEASIBLE": 22}, {"Misc_Case_INFEASIBLE": 21}),  # 21 others, the outer one among them
     ("outer steps rejected", {"Meta_Accepted": 0}, {"Meta_Accepted": [0, 0, 0, 0, 1]}),
     ("inner steps rejected", {"Misc_Rejected": 10.2}, {"Misc_Rejected": 10}),
-    ("KL never binds", {"Meta_KL": 0.00099}, {"Meta_KL": 0.001}),
-    ("KL never binds", {"Train_KL": 0.0099}, {"Train_KL": 0.01}),
+    ("KL never binds", {"Meta_KL": 0.00099}, {"Meta_KL": 0.00101}),
+    ("KL never binds", {"Train_KL": 0.0099}, {"Train_KL": 0.0101}),
     (
         "KL always binds while the return falls",
         {"Meta_KL": 0.01901, "Metrics_EpRet": -np.arange(10.0)},

@@ -6,6 +6,7 @@ or empty (a warm-up has no inner updates).
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -65,7 +66,7 @@ def firing(columns: Columns, cost: str) -> list[Rule]:
     return [rule for rule in RULES if count >= rule.window and _at(rule, columns, cost, count)]
 
 
-def not_finite(row: Mapping[str, float | np.ndarray]) -> dict[str, float]:
+def not_finite(row: Mapping[str, Any]) -> dict[str, float]:
     """The counters of one row that say that something was not finite, and how much of it."""
     return {tag: float(row[tag]) for tag in NOT_FINITE if tag in row and float(row[tag]) > 0}
 
@@ -83,7 +84,7 @@ def _updates(columns: Columns, cases: Sequence[str]) -> float:
     """How many updates, inner and outer, ended in one of these cases."""
     inner = sum(float(np.nansum(columns[tag])) for case in cases if (tag := f"Misc/Case/{case}") in columns)
     outer = columns.get("Meta/Case", np.zeros(0))
-    return inner + sum(int(np.sum(outer == CASES.index(case))) for case in cases)
+    return float(inner + sum(int(np.sum(outer == CASES.index(case))) for case in cases))
 
 
 def _share(columns: Columns, *cases: str) -> float:

@@ -10,6 +10,7 @@ import shutil
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +35,7 @@ class Watch:
         self._rows: deque[dict[str, float]] = deque(maxlen=LONGEST)
         self._told: set[str] = set()
 
-    def see(self, iteration: int, row: Mapping[str, np.ndarray]) -> list[str]:
+    def see(self, iteration: int, row: Mapping[str, Any]) -> list[str]:
         """The lines to print after this meta-iteration."""
         self._rows.append({"iteration": iteration} | {tag: float(value) for tag, value in row.items()})
         tags = set().union(*self._rows)
@@ -44,7 +45,7 @@ class Watch:
         return [f"warning, meta-iteration {iteration}: {r.name} ({r.threshold}). {r.meaning} {r.advice}" for r in new]
 
 
-def stop_if_not_finite(run_dir: Path, config: Config, before: TrainState, row: Mapping[str, np.ndarray]) -> None:
+def stop_if_not_finite(run_dir: Path, config: Config, before: TrainState, row: Mapping[str, Any]) -> None:
     """Raise NonFiniteError if the counters of the row after `before` say so, with a dump that repeats it.
 
     A dump that repeats itself is not dumped again.
