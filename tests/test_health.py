@@ -1,5 +1,7 @@
 """Every rule on rows that trigger it exactly, and on their neighbours that do not."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -124,3 +126,10 @@ def test_training_is_told_once():
     for i in range(12):
         lines += watch.see(i + 1, {tag: column[i] for tag, column in columns.items() if tag != "iteration"})
     assert len(lines) == 1 and lines[0].startswith("warning, meta-iteration 5: outer steps rejected")
+
+
+def test_the_documentation_lists_every_rule():
+    text = (Path(__file__).parents[1] / "docs" / "health.md").read_text(encoding="utf-8")
+    for each in health.RULES:
+        assert f"| {each.name} | {each.threshold} | {each.meaning} | {each.advice} |" in text
+    assert all(f"`{tag}`" in text for tag in health.NOT_FINITE)
