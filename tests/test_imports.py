@@ -18,8 +18,11 @@ LAYERS = {
     "algorithms": 3,
     "compilation": 4,
     "interrupts": 4,
+    "health": 0,
     "learner": 4,
+    "moments": 4,
     "training": 4,
+    "watch": 4,
     "checkpoint": 4,
     "metrics": 4,
     "progress": 4,
@@ -36,7 +39,7 @@ LAYERS = {
 }
 # Pairs that must never meet although their layers would allow it: (importer, imported).
 NEVER = {("algorithms", "envs"), ("envs", "solver"), ("policies", "solver"), ("rollout", "solver")}
-REPORT_MAY_IMPORT = {"report", "folder"}
+REPORT_MAY_IMPORT = {"report", "folder", "health"}
 MUJOCO_ONLY_IN = "envs/physics/"
 
 

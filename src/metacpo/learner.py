@@ -6,9 +6,10 @@ from functools import partial
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int32, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int32, Key
 
 from metacpo.algorithms.aims import Multiplier
+from metacpo.algorithms.finite import all_finite, mean_of_sound, shares
 from metacpo.algorithms.knobs import Knobs
 from metacpo.algorithms.meta import Algorithm, MetaSettings, Sampler, adapted_cost, collect, meta_update
 from metacpo.algorithms.meta_gradient import Walk
@@ -16,6 +17,7 @@ from metacpo.algorithms.rule import StepStats
 from metacpo.envs.base import Environment
 from metacpo.estimation import Batch, EstimationSettings, make_batch, shared_cost_values
 from metacpo.estimation.batch import EpisodeStats
+from metacpo.moments import drift, merged
 from metacpo.policies import GaussianPolicy, Normaliser
 from metacpo.rollout import rollout
 from metacpo.solver import Case
@@ -104,7 +106,8 @@ def init_state(learner: Learner, seed: int) -> TrainState:
 def meta_iteration(learner: Learner, state: TrainState) -> tuple[TrainState, dict[str, Array]]:
     """One meta-iteration: tasks ~ p(T), K inner updates each, one outer update. Pure; jit it once.
 
-    Returns the next state and the row of metrics.csv. A non-finite update leaves the parameters as they were.
+    Returns the next state and the row of metrics.csv. A non-finite update leaves the parameters as they were, and the
+    row counts it.
     """
     key, task_key, walk_key = jax.random.split(state.key, 3)
     meta, policy = learner.meta, learner.policy
@@ -112,14 +115,17 @@ def meta_iteration(learner: Learner, state: TrainState) -> tuple[TrainState, dic
     sample = sampler(learner, state.normaliser, tasks, meta.episodes)
     walk = collect(policy, state.theta, state.knobs, sample, walk_key, meta, learner.algorithm.inner)
     theta, knobs, outer = meta_update(policy, state.theta, state.knobs, walk, learner.algorithm)
-    finite = jnp.all(jnp.isfinite(theta)) & all_finite(knobs)
+    finite = all_finite((theta, knobs))
     theta, knobs = jax.tree.map(partial(jnp.where, finite), (theta, knobs), (state.theta, state.knobs))
     outlook = outlook_of(learner, walk, outer)
+    normaliser, known = merged(state.normaliser, walk)
     metrics = adapted_metrics(learner, walk, tasks) | inner_metrics(learner, walk)
     metrics |= outer_metrics(outer, state.outlook, outlook)
+    metrics |= fault_metrics(walk, outer, finite & known)
     metrics |= knob_metrics(learner, knobs)
     metrics["Train/PolicyStd"] = jnp.mean(jnp.exp(policy.log_std(theta)))
-    return TrainState(theta, knobs, merged(state.normaliser, walk), key, state.iteration + 1, outlook), metrics
+    metrics["Misc/NormaliserDrift"] = drift(state.normaliser, walk)
+    return TrainState(theta, knobs, normaliser, key, state.iteration + 1, outlook), metrics
 
 
 def warmup_iteration(learner: Learner, state: TrainState) -> tuple[TrainState, dict[str, Array]]:
@@ -151,14 +157,6 @@ def unconstrained(batch: Batch) -> Batch:
     return eqx.tree_at(lambda b: (b.cost_advantage, b.c), batch, none)
 
 
-def merged(normaliser: Normaliser, walk: Walk) -> Normaliser:
-    """The normaliser with the moments of D^0 merged in: the meta-policy's own observations on all tasks."""
-    stats = jax.tree.map(lambda x: x[0], walk.stats)
-    mean = jnp.mean(stats.obs_mean, axis=0)
-    var = jnp.mean(stats.obs_var + (stats.obs_mean - mean) ** 2, axis=0)
-    return normaliser.update(jnp.float32(walk.first.weight.size), mean, var)
-
-
 def limited_cost(learner: Learner, stats: EpisodeStats) -> Float[Array, "*M m"]:
     """The cost that the limit limits."""
     return stats.episode_cost if learner.estimation.cost_measure == "episode" else stats.discounted_cost
@@ -169,11 +167,13 @@ def adapted_metrics(learner: Learner, walk: Walk, tasks: Task) -> dict[str, Arra
     stats = walk.stats
     adapted = jax.tree.map(lambda x: x[-1], stats)
     excess = jnp.max(limited_cost(learner, stats) - tasks.cost_limit, axis=-1)  # [K + 1, M], above the limit
+    excess = jnp.where(stats.length > 0, excess, jnp.inf)  # without a valid step nothing was shown to be safe
     within, before = excess[-1] <= 0, excess[:-1]
+    share = shares(adapted.length > 0)
     row = {
-        "Metrics/EpRet": jnp.mean(adapted.episode_return),
-        "Metrics/EpCost": jnp.mean(jnp.sum(adapted.episode_cost, -1)),
-        "Metrics/DiscountedCost": jnp.mean(jnp.sum(adapted.discounted_cost, -1)),
+        "Metrics/EpRet": mean_of_sound(adapted.episode_return, share),
+        "Metrics/EpCost": mean_of_sound(jnp.sum(adapted.episode_cost, -1), share),
+        "Metrics/DiscountedCost": mean_of_sound(jnp.sum(adapted.discounted_cost, -1), share),
         "Metrics/CostLimit": jnp.mean(jnp.sum(tasks.cost_limit, axis=-1)),
         "Metrics/SatisfiedFraction": jnp.mean(within.astype(jnp.float32)),
         "Metrics/EpLen": jnp.mean(stats.length),
@@ -181,7 +181,8 @@ def adapted_metrics(learner: Learner, walk: Walk, tasks: Task) -> dict[str, Arra
     }
     if learner.meta.steps:
         row["Metrics/SatisfiedWhileAdapting"] = jnp.mean((before <= 0).astype(jnp.float32))
-        row["Metrics/ExcessWhileAdapting"] = jnp.mean(jnp.sum(jnp.maximum(before, 0.0), axis=0))
+        paid = jnp.where(jnp.isinf(before), 0.0, jnp.maximum(before, 0.0))
+        row["Metrics/ExcessWhileAdapting"] = jnp.mean(jnp.sum(paid, axis=0))
     for k in range(learner.meta.steps + 1):
         row[f"Adapt/step{k}/EpRet"] = jnp.mean(stats.episode_return[k])
         row[f"Adapt/step{k}/EpCost"] = jnp.mean(jnp.sum(stats.episode_cost[k], -1))
@@ -236,11 +237,6 @@ def knob_metrics(learner: Learner, knobs: Knobs) -> dict[str, Array]:
     return row
 
 
-def all_finite(tree: PyTree[Array]) -> Bool[Array, ""]:
-    """Whether every number of a tree is finite."""
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))
-
-
 def outlook_of(learner: Learner, walk: Walk, outer: StepStats) -> Outlook:
     """What the outer update promises, and the adapted figures that it starts from."""
     adapted = jax.tree.map(lambda x: x[-1], walk.stats)
@@ -257,10 +253,23 @@ def outlook_of(learner: Learner, walk: Walk, outer: StepStats) -> Outlook:
     )
 
 
+def fault_metrics(walk: Walk, outer: StepStats, finite: Bool[Array, ""]) -> dict[str, Array]:
+    """How much was left out because it was not finite; `finite`: the outer update and the normaliser were."""
+    row = {
+        "Misc/CriticNonFinite": jnp.sum(walk.stats.critic_nonfinite),
+        "Misc/TasksLeftOut": jnp.sum((walk.share == 0).astype(jnp.float32)),
+        "Meta/NonFinite": jnp.maximum(outer.nonfinite, 1.0 - finite.astype(jnp.float32)),
+    }
+    if walk.updates.alpha.shape[0]:
+        row["Misc/NonFiniteUpdates"] = jnp.sum(walk.updates.nonfinite)
+    return row
+
+
 def outer_metrics(outer: StepStats, before: Outlook, now: Outlook) -> dict[str, Array]:
     """What became of the meta-policy's own update, and of the promises of the one before."""
     return {
         "Meta/KL": outer.kl,
+        "Meta/TrustRegion": outer.delta,
         "Meta/Case": outer.case,
         "Meta/Accepted": outer.accepted,
         "Meta/Alpha": outer.alpha,

@@ -14,7 +14,8 @@ class Trajectory(eqx.Module):
     """B whole episodes of at most T steps on one task, one episode a column; time first.
 
     obs[t] is what action[t] was chosen from; reward[t] and cost[t] followed it. valid[t] is 0 from the step
-    after an episode's end on, and from the first step on that was not finite (that step included).
+    after an episode's end on, and from the first step on that was not finite (that step included): from the very
+    first one for a world whose reset was not.
     final_obs is the observation after the last valid step, whether it ended the episode by termination
     (`terminated`: nothing to bootstrap) or by truncation.
     """
@@ -43,7 +44,7 @@ def rollout(
     """`episodes` episodes of π_φ on `task`. vmap over (phi, task, key) for several tasks at once."""
     reset_key, action_key = jax.random.split(key)
     reset_keys = jax.random.split(reset_key, episodes)
-    start = jax.vmap(env.reset, in_axes=(None, 0))(task, reset_keys)
+    start, sound = _without_broken(jax.vmap(env.reset, in_axes=(None, 0))(task, reset_keys))
     noise_shape = (env.episode_length, episodes, env.action_size)
     noise = jax.random.normal(action_key, noise_shape)
 
@@ -67,14 +68,19 @@ def rollout(
         kept = jax.tree.map(lambda new, old: jnp.where(_along(valid, new), new, old), after, state)
         return (kept, valid & ~after.terminated & ~after.truncated), (record, alive & ~finite)
 
-    alive = jnp.ones(episodes, bool)
-    (last, _), (record, broken) = jax.lax.scan(step, (start, alive), noise)
+    (last, _), (record, broken) = jax.lax.scan(step, (start, sound), noise)
     return Trajectory(
         **record,
         terminated=last.terminated,
         final_obs=last.obs,
-        nonfinite=jnp.sum(broken, dtype=jnp.float32),
+        nonfinite=jnp.sum(broken, dtype=jnp.float32) + jnp.sum(~sound, dtype=jnp.float32),
     )
+
+
+def _without_broken(start: State) -> tuple[State, Bool[Array, " B"]]:
+    """The worlds after a reset, and which of them are sound. The others show zeros: NaN · 0 would be NaN."""
+    sound = _finite(start)
+    return eqx.tree_at(lambda s: s.obs, start, jnp.where(sound[:, None], start.obs, 0.0)), sound
 
 
 def _finite(state: State) -> Bool[Array, " B"]:

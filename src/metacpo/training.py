@@ -32,6 +32,7 @@ from metacpo.learner import Learner, TrainState, init_state, meta_iteration, war
 from metacpo.metrics import MetricsWriter
 from metacpo.progress import Row, progress
 from metacpo.solver import Case
+from metacpo.watch import Watch, stop_if_not_finite
 
 CONFIG = "config.toml"
 LIMITED_COST = {"episode": "Metrics/EpCost", "discounted": "Metrics/DiscountedCost"}
@@ -54,10 +55,11 @@ class Run:
         return int(self.state.iteration) >= self.config.iterations
 
 
-def train(config: Config, run_dir: Path | str) -> Run:
+def train(config: Config, run_dir: Path | str, debug_nans: bool = False) -> Run:
     """Train from the beginning into a new folder. An interrupt (Ctrl-C, SIGTERM) saves and returns.
 
-    An environment of the user's own is checked first: raises ContractError with what is wrong with it.
+    An environment of the user's own is checked first: raises ContractError with what is wrong with it. With debug_nans
+    the first number that is not finite ends the run: raises NonFiniteError, and leaves a dump (see watch.py).
     """
     run_dir = Path(run_dir)
     _refuse_to_overwrite(run_dir)
@@ -70,22 +72,23 @@ def train(config: Config, run_dir: Path | str) -> Run:
         _refuse_to_overwrite(run_dir)  # another process may have been quicker
         with writing(run_dir):
             config.save(run_dir / CONFIG)
-        return _continue(Run(run_dir, config, learner, init_state(learner, config.seed)))
+        return _continue(Run(run_dir, config, learner, init_state(learner, config.seed)), debug_nans)
 
 
-def resume(run_dir: Path | str) -> Run:
+def resume(run_dir: Path | str, debug_nans: bool = False) -> Run:
     """Continue an interrupted run; its metrics are those of a run that nothing interrupted, bit for bit.
 
     A run without a checkpoint starts from the beginning. Raises RunError if another process trains in the folder.
+    debug_nans: as in `train`; on a dump's folder it repeats the iteration that the dump is of.
     """
     run_dir = Path(run_dir)
     config = _config(run_dir)
     with lock(run_dir):
         if checkpoint.latest(run_dir) is not None:
-            return _continue(open_run(run_dir))
+            return _continue(open_run(run_dir), debug_nans)
         Console().print("interrupted before its first checkpoint: from the beginning", highlight=False)
         learner = build(config)
-        return _continue(Run(run_dir, config, learner, init_state(learner, config.seed)))
+        return _continue(Run(run_dir, config, learner, init_state(learner, config.seed)), debug_nans)
 
 
 def open_run(run_dir: Path | str, physics: str | None = None) -> Run:
@@ -136,7 +139,7 @@ def _refuse_its_code(run_dir: Path, env: str) -> None:
         raise RunError(f"{run_dir / CONFIG}: env: {code} lies in the run folder, whose code is not run; move it away")
 
 
-def _continue(run: Run) -> Run:
+def _continue(run: Run, debug_nans: bool) -> Run:
     """The loop, from the state that the run is in to its last meta-iteration or to a signal."""
     console = Console()
     config, state, start = run.config, run.state, int(run.state.iteration)
@@ -150,6 +153,7 @@ def _continue(run: Run) -> Run:
         worker() as pool,
     ):
         clock = _Clock(writer.env_steps, writer.seconds)
+        watch = Watch(LIMITED_COST[config.estimation.cost_measure])
         executables: dict[Learner, Iterate] = {}
         saved = start or None
         with progress(console) as display, suppress(Abandoned):
@@ -164,8 +168,12 @@ def _continue(run: Run) -> Run:
                 after, row = attend(pool, stop, partial(_iterate, executables[learner], state), GRACE)
                 clock.end_lap(_env_steps(learner, row))
                 writer.write(iteration, clock.env_steps, clock.seconds, row)
-                state = after
+                before, state = state, after
                 display.show(_shown(config, iteration, row, clock))
+                for line in watch.see(iteration, row):
+                    console.print(line, style="yellow", highlight=False, soft_wrap=True)
+                if debug_nans:
+                    stop_if_not_finite(run.path, config, before, row)
                 if iteration % config.checkpoint_every == 0:
                     saved = _save(run.path, writer, state)
         if saved != int(state.iteration):

@@ -28,11 +28,13 @@ class Resume:
     """Continue an interrupted run at its newest checkpoint."""
 
     run_dir: tyro.conf.Positional[Path]
+    debug_nans: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Stop where a number is not finite, with a dump that repeats it; on a dump: repeat it."""
 
     def __call__(self) -> int:
         from metacpo.training import resume
 
-        return _finish(resume(self.run_dir))
+        return _finish(resume(self.run_dir, self.debug_nans))
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,8 @@ def _train(args: Sequence[str]) -> Verb:
     class Train:
         run_dir: Path | None = None
         """Folder of the run; runs/<preset>-<algorithm>-seed<seed>-<time> if not given."""
+        debug_nans: tyro.conf.FlagCreatePairsOff[bool] = False
+        """Stop where a number is not finite, with a dump that repeats it (docs/health.md)."""
         config: Annotated[Config, tyro.conf.arg(name="")] = preset
 
         def __call__(self) -> int:
@@ -177,7 +181,7 @@ def _train(args: Sequence[str]) -> Verb:
 
             config, now = self.config, time.strftime("%Y%m%d-%H%M%S")
             name = f"{config.preset_name}-{config.algorithm}-seed{config.seed}-{now}"
-            return _finish(train(config, self.run_dir or Path("runs") / name))
+            return _finish(train(config, self.run_dir or Path("runs") / name, self.debug_nans))
 
     about = (
         f"{_train.__doc__} PRESET is a FILE.toml or one of {', '.join(presets())}; defaults shown are those of {name}."

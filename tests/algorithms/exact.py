@@ -124,6 +124,7 @@ def exact_sampler(chains: Chain):
             discounted_cost=v.J_C[:, None],
             length=jnp.full(M, 1 / (1 - GAMMA)),
             nonfinite=jnp.zeros(M),
+            critic_nonfinite=jnp.zeros(M),
             obs_mean=jnp.zeros((M, 2)),
             obs_var=jnp.ones((M, 2)),
         )

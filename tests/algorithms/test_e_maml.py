@@ -51,7 +51,9 @@ def walk_of(theta, counts) -> Walk:
     last, value = jax.vmap(exact)(phi)
     values = jnp.stack([jnp.zeros(TASKS), value])
     zero = jnp.zeros((2, TASKS))
-    stats = EpisodeStats(values, zero[..., None], zero[..., None], zero + 1, zero, zero[..., None], zero[..., None])
+    stats = EpisodeStats(
+        values, zero[..., None], zero[..., None], zero + 1, zero, zero, zero[..., None], zero[..., None]
+    )
     once = jax.tree.map(lambda x: x[None], (first, updates))
     assert isinstance(once[1], StepStats)
     return Walk(*once, stats, phi, last)

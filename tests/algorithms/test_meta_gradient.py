@@ -89,7 +89,7 @@ def test_first_order_takes_the_steps_for_constants(x64, compiled):
 def test_no_inner_steps_are_the_identity(x64, mode):
     theta = initial()
     batches = jax.tree.map(lambda x: x[None][:0], quick_jit(random_batch)(theta, jax.random.key(0)))
-    updates = StepStats(*[jnp.zeros(0)] * 9, jnp.zeros((0, 1)))
+    updates = StepStats(*[jnp.zeros(0)] * 10, jnp.zeros((0, 1)))
     knobs = Knobs.init(1)
     phi, pullback = jax.vjp(lambda t: replay(POLICY, t, knobs, batches, updates, CPO["kl"], mode)[0], theta)
     np.testing.assert_array_equal(phi, theta)
@@ -151,7 +151,7 @@ def test_pooled_data_give_the_mean_over_tasks(x64):
 
 def test_without_inner_steps_the_outer_update_is_cpo_on_pooled_data(x64):
     theta, rule, knobs = initial(), CPO["kl"], Knobs.init(1)
-    no_updates = StepStats(*[jnp.zeros((0, 2))] * 9, jnp.zeros((0, 2, 1)))
+    no_updates = StepStats(*[jnp.zeros((0, 2))] * 10, jnp.zeros((0, 2, 1)))
 
     @quick_jit
     def both(theta, key):

@@ -215,3 +215,15 @@ def test_number(value, text):
 def test_small_shares_are_not_called_zero():
     assert (percent(0.0), percent(0.001), percent(0.25)) == ("0\u00a0%", "under 1\u00a0%", "25\u00a0%")
     assert share_words(float("nan")) == "no points"
+
+
+def test_warnings_are_a_section_and_only_where_there_are_any(report, tmp_path):
+    assert 'id="health"' not in report.read_text()
+    folder = write_run(tmp_path / "broken")
+    header, *rows = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()]
+    counts = ["3" if number == 7 else "0" for number in range(len(rows))]
+    rows = [[*row, count] for row, count in zip(rows, counts, strict=True)]
+    write_table(folder / "metrics.csv", [*header, "Metrics/NonFinite"], rows)
+    text = write_report([folder]).read_text()
+    assert "health" in Reader(text).ids
+    assert "worlds broke" in text and "1 times, over by the end" in text and "left out from that step on" in text

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
@@ -110,9 +111,9 @@ def meta_update(
         learned=learned,
     )
     packed = pack(theta, knobs, learned)
-    g, b, G = objective.linearise(packed, theta, knobs, walk)
+    g, b, G, share = objective.linearise_sound(packed, theta, knobs, walk)
     weights, after = algorithm.outer.aim(G, knobs)
-    states = pooled(walk.first)
+    states = pooled(sound_data(walk))
     H = extended(metric(policy, theta, states, region), packed, theta.shape[0])
     delta = trust_region(b, G, H, region)
     data = Linearised(weights.reward * g + weights.costs @ b, b, G, H, delta, jnp.ones((), theta.dtype))
@@ -126,6 +127,8 @@ def meta_update(
 
     packed, stats = line_search(packed, proposal, weights, delta, value, divergence, algorithm.outer)
     theta, moved = unpack(packed, knobs, learned)
+    lost = jnp.any((share == 0) & (walk.share > 0)).astype(theta.dtype)  # a gradient that was not finite
+    stats = eqx.tree_at(lambda s: s.nonfinite, stats, jnp.maximum(stats.nonfinite, lost))
     return theta, moved if K else after, stats
 
 
@@ -140,6 +143,12 @@ def adapted_cost(promised: Float[Array, " G"], algorithm: Algorithm, tasks: int,
         return jnp.asarray(jnp.nan, promised.dtype)
     each = promised.reshape(tasks if algorithm.per_task else 1, -1, m)  # tasks, steps 0..K or the last alone, costs
     return jnp.mean(jnp.sum(each[:, -1], axis=-1))
+
+
+def sound_data(walk: Walk) -> Batch:
+    """D^0 of all tasks, each weighted by its share."""
+    first, share = walk.first, walk.share[:, None]
+    return eqx.tree_at(lambda D: (D.weight, D.cost_weight), first, (share * first.weight, share * first.cost_weight))
 
 
 def pooled(batch: Batch) -> Batch:

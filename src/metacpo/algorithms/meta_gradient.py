@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from metacpo.algorithms.finite import all_finite, mean_of_sound, shares
 from metacpo.algorithms.knobs import KnobName, Knobs, unpack
 from metacpo.algorithms.moves import Natural
 from metacpo.algorithms.rule import Objective, Rule, StepStats, propose
@@ -54,6 +55,15 @@ class Walk(eqx.Module):
         if self.updates.alpha.shape[0] == 0:
             return self.last
         return jax.tree.map(lambda x: x[0], self.batches)
+
+    @property
+    def share(self) -> Float[Array, " M"]:
+        """Every task's share in means over tasks (see `shares`): none for one with a number that is not finite, or
+        with a batch without a single valid step, which looks as safe as can be."""
+        data = (self.batches, self.updates.alpha, self.updates.delta)
+        sound = jax.vmap(lambda steps, rest: all_finite((steps, rest)), (1, 0))(data, (self.last, self.phi))
+        seen = jnp.all(jnp.sum(self.batches.weight, axis=-1) > 0, axis=0) & (jnp.sum(self.last.weight, axis=-1) > 0)
+        return shares(sound & seen, self.phi.dtype)
 
 
 class TaskData(eqx.Module):
@@ -107,26 +117,41 @@ class MetaObjective:
     def __call__(
         self, packed: Float[Array, " k"], theta: Float[Array, " n"], knobs: Knobs, walk: Walk
     ) -> tuple[Float[Array, ""], Float[Array, " G"]]:
-        """F, the mean over tasks, and G: c's mean over tasks, or with `per_task` the c of each task, [M · p].
+        """F, the mean over sound tasks, and G: c's mean over them, or with `per_task` the c of each task, [M · p].
 
-        theta and knobs are where the walk started, constants.
+        theta and knobs are where the walk started, constants. A task without a share has c = 0: nothing to hold.
         """
+        share = walk.share
         F, c = self._values(self._every(packed, walk), theta, knobs, walk)
-        return jnp.mean(F), c.ravel() if self.per_task else jnp.mean(c, axis=0)
+        return mean_of_sound(F, share), self._constraints(c, share)
 
     def linearise(
         self, packed: Float[Array, " k"], theta: Float[Array, " n"], knobs: Knobs, walk: Walk
     ) -> tuple[Float[Array, " k"], Float[Array, "G k"], Float[Array, " G"]]:
-        """(∇F, ∇G, G) at Θ. F_i and c_i look at their own copy of Θ: 1 + p pullbacks serve all M tasks."""
+        """(∇F, ∇G, G) at Θ; see `linearise_sound`."""
+        return self.linearise_sound(packed, theta, knobs, walk)[:3]
+
+    def linearise_sound(
+        self, packed: Float[Array, " k"], theta: Float[Array, " n"], knobs: Knobs, walk: Walk
+    ) -> tuple[Float[Array, " k"], Float[Array, "G k"], Float[Array, " G"], Float[Array, " M"]]:
+        """(∇F, ∇G, G) at Θ, and the tasks' shares in them. F_i and c_i look at their own copy of Θ: 1 + p pullbacks
+        serve all M tasks. A task whose gradient is not finite has no share: it must not void the others'.
+        """
         (_, c), pullback = jax.vjp(lambda P: self._values(P, theta, knobs, walk), self._every(packed, walk))
         M, p = c.shape
         unit = jnp.broadcast_to(jnp.eye(p + 1, dtype=packed.dtype)[:, None] / M, (p + 1, M, p + 1))
         (rows,) = jax.vmap(pullback)((unit[..., 0], unit[..., 1:]))  # [1 + p, M, k]
+        share = shares((walk.share > 0) & jnp.all(jnp.isfinite(rows), axis=(0, 2)), packed.dtype)
+        rows = jnp.where(share[:, None] > 0, rows, 0.0)
+        summed = jnp.sum(share[:, None] * rows, axis=1)
         if self.per_task:
             each = jnp.swapaxes(M * rows[1:], 0, 1).reshape(M * p, -1)
-            return jnp.sum(rows[0], axis=0), each, c.ravel()
-        summed = jnp.sum(rows, axis=1)
-        return summed[0], summed[1:], jnp.mean(c, axis=0)
+            return summed[0], each, self._constraints(c, share), share
+        return summed[0], summed[1:], self._constraints(c, share), share
+
+    def _constraints(self, c: Float[Array, "M p"], share: Float[Array, " M"]) -> Float[Array, " G"]:
+        """G of every task's c."""
+        return jnp.where(share[:, None] > 0, c, 0.0).ravel() if self.per_task else mean_of_sound(c, share)
 
     def _every(self, packed: Float[Array, " k"], walk: Walk) -> Float[Array, "M k"]:
         return jnp.broadcast_to(packed, (walk.phi.shape[0], *packed.shape))

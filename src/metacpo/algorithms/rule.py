@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from metacpo.algorithms.aims import Aim, Reward, Weights
+from metacpo.algorithms.finite import all_finite
 from metacpo.algorithms.knobs import Knobs
 from metacpo.algorithms.moves import Constrained, Linearised, Move, Proposal
 from metacpo.algorithms.trust_region import (
@@ -57,6 +58,7 @@ class StepStats(eqx.Module):
     alpha: Float[Array, "*M"]
     residual: Float[Array, "*M"]
     edge: Float[Array, "*M"]
+    nonfinite: Float[Array, "*M"]  # 1 if it was rejected because of a number that is not finite
     cost_share: Float[Array, "*M"]  # of the weights in the aim: ν/(1 + ν) for a multiplier ν
     promised_loss: Float[Array, "*M"]  # change of L_R
     promised_cost: Float[Array, "*M m"]  # change of c, per-step units
@@ -131,6 +133,7 @@ def line_search(
 
     ratio, most = jnp.asarray(rule.region.backtrack_ratio, phi.dtype), rule.region.backtracks
     alpha, accepted, _, (after, distance) = backtrack(trial, ratio, most if rule.move.searched else 0)
+    known = all_finite((before, after, distance)) & (proposal.case != Case.INVALID)
     stats = StepStats(
         case=proposal.case.astype(phi.dtype),
         accepted=accepted.astype(phi.dtype),
@@ -139,6 +142,7 @@ def line_search(
         alpha=alpha,
         residual=proposal.residual,
         edge=proposal.edge.astype(phi.dtype),
+        nonfinite=(~accepted & ~known).astype(phi.dtype),
         cost_share=jnp.sum(weights.costs) / (weights.reward + jnp.sum(weights.costs)),
         promised_loss=jnp.where(accepted, after[0] - before[0], 0.0),
         promised_cost=jnp.where(accepted, after[1] - before[1], 0.0),

@@ -73,7 +73,8 @@ class EpisodeStats(eqx.Module):
     episode_cost: Float[Array, "*M m"]
     discounted_cost: Float[Array, "*M m"]
     length: Float[Array, "*M"]
-    nonfinite: Float[Array, "*M"]
+    nonfinite: Float[Array, "*M"]  # worlds
+    critic_nonfinite: Float[Array, "*M"]  # critics without a finite value, replaced by V = 0
     obs_mean: Float[Array, "*M O"]
     obs_var: Float[Array, "*M O"]
 
@@ -89,6 +90,7 @@ def episode_stats(trajectory: Trajectory, gamma: float) -> EpisodeStats:
         discounted_cost=jnp.mean(jnp.sum(weights * trajectory.cost, axis=0), axis=0),
         length=jnp.mean(jnp.sum(trajectory.valid, axis=0)),
         nonfinite=trajectory.nonfinite,
+        critic_nonfinite=jnp.zeros_like(trajectory.nonfinite),
         obs_mean=obs_mean,
         obs_var=jnp.sum(seen * (trajectory.obs - obs_mean) ** 2, axis=(0, 1)),
     )
@@ -122,6 +124,7 @@ def make_batch(
     else:
         own = fit_values(trajectory, z, z_final, signals[..., :1], gamma[:1], critics[:1])
         v, v_final = (jnp.concatenate(pair, axis=-1) for pair in zip(own, cost_values, strict=True))
+    v, v_final, lost = finite_values(v, v_final)
     over_episodes = jax.vmap(gae, in_axes=(1, 1, 0, 1, 0, None), out_axes=1)
     over_signals = jax.vmap(over_episodes, in_axes=(2, 2, 1, None, None, 0), out_axes=2)
     advantage = over_signals(signals, v, v_final, valid, trajectory.terminated, (gamma, lam))
@@ -130,7 +133,7 @@ def make_batch(
     weight = _normalised(valid)
     fade = discounts(settings.gamma, valid.shape[0])[:, None]
     cost_weight = weight if episodic else _normalised(valid * fade)
-    stats = episode_stats(trajectory, settings.gamma)
+    stats = eqx.tree_at(lambda s: s.critic_nonfinite, episode_stats(trajectory, settings.gamma), lost)
     c = constraint_value(trajectory, stats, cost_limit, settings)
     if settings.critic_margin:
         c = c + settings.critic_margin * critic_error(cost_advantage, cost_weight)
@@ -166,6 +169,17 @@ def shared_cost_values(trajectories: Trajectory, normaliser: Normaliser, setting
     gamma = jnp.full(m, settings.cost_gamma, z.dtype)
     v, v_final = fit_values(together, z, z_final, together.cost, gamma, m * (settings.cost_critic,))
     return jnp.moveaxis(v.reshape(T, M, B, m), 1, 0), v_final.reshape(M, B, m)
+
+
+def finite_values(
+    v: Float[Array, "T B s"], v_final: Float[Array, "B s"]
+) -> tuple[Float[Array, "T B s"], Float[Array, "B s"], Float[Array, ""]]:
+    """The values, 0 for every signal whose critic gave one that is not finite, and how many signals that were.
+
+    With V = 0 the advantages are (λ-weighted) returns: noisier, but they still point the right way.
+    """
+    finite = jnp.all(jnp.isfinite(v), axis=(0, 1)) & jnp.all(jnp.isfinite(v_final), axis=0)
+    return jnp.where(finite, v, 0.0), jnp.where(finite, v_final, 0.0), jnp.sum(~finite, dtype=v.dtype)
 
 
 def constraint_value(

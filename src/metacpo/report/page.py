@@ -41,6 +41,7 @@ def render(runs: Sequence[Run]) -> str:
         [
             f"<header><p class='kicker'>metacpo report</p><h1>{escape(title)}</h1>{_facts(runs)}</header>",
             _headline(runs),
+            *_health(runs),
             _learning(runs),
             _adaptation(runs),
             _paths(runs[0], len(runs) > 1),
@@ -155,6 +156,16 @@ def _sentence(row: Verdict) -> str:
     )
 
 
+def _health(runs: Sequence[Run]) -> list[str]:
+    """The warnings, where there are any."""
+    table = tables.warnings_table(runs)
+    intro = (
+        '<p class="note">Rules over the training’s own numbers, each told at the last meta-iteration it looks at. '
+        "What was not finite was left out and counted; the parameters stayed finite.</p>"
+    )
+    return [_section("health", "Health", intro, f'<div class="wide">{table}</div>')] if table else []
+
+
 def _learning(runs: Sequence[Run]) -> str:
     panels = curves.learning_panels(runs)
     if not panels:
@@ -198,7 +209,7 @@ def _updates(runs: Sequence[Run]) -> str:
         f'<h3>How the inner updates ended</h3><div class="wide">{tables.case_table(runs)}</div>'
         if cases
         else _missing("No cases of the constrained step: this algorithm logged none."),
-        f'<h3>Health</h3><div class="wide">{health}</div>' if health else "",
+        f'<h3>How well they were computed</h3><div class="wide">{health}</div>' if health else "",
     )
 
 

@@ -6,6 +6,7 @@ from html import escape
 
 import numpy as np
 
+from metacpo import health
 from metacpo.report.read import Run
 from metacpo.report.summary import Outcome, Verdict, verdict, wilson_interval
 from metacpo.report.updates import CASES, case_counts
@@ -121,6 +122,24 @@ def case_table(runs: Sequence[Run]) -> str:
         for case, count in counts.items()
     ]
     return _table(head, rows, "cases")
+
+
+def warnings_table(runs: Sequence[Run]) -> str:
+    """What the health rules found in each run; empty text if nothing."""
+    several = len(runs) > 1
+    head = ["Warning", *(["Run"] if several else []), "Meta-iterations", "Meaning", "What to do"]
+    rows = []
+    for run in runs:
+        end = int(run.metrics["iteration"][-1])
+        cost = "Metrics/DiscountedCost" if run.limited_cost == "discounted_cost" else "Metrics/EpCost"
+        for found in health.findings(run.metrics, cost):
+            when = f"{found.first} to {found.last}" if found.last > found.first else str(found.first)
+            still = "still at the end" if found.last == end else "over by the end"
+            name = f'<b>{escape(found.rule.name)}</b><span class="aside">{escape(found.rule.threshold)}</span>'
+            cells = [name, *([escape(run.name)] if several else [])]
+            cells += [f'{when}<span class="aside">{found.count} times, {still}</span>']
+            rows.append(_row(head, [*cells, escape(found.rule.meaning), escape(found.rule.advice)]))
+    return _table(head, rows, "warnings") if rows else ""
 
 
 def health_table(runs: Sequence[Run]) -> str:
