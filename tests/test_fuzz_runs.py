@@ -79,7 +79,7 @@ def inflict(folder: Path, name: str, what: bytes | str) -> None:
         path.write_bytes(what)
 
 
-@cases(150)
+@cases(60)
 @given(data=st.data())
 def test_adapt_with_any_damage(whole, adapting, tmp_path, data):
     name, what = data.draw(harm(whole))

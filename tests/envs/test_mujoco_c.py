@@ -113,7 +113,7 @@ def test_reset_puts_the_world_there_at_rest(plan):
     model = physics.model
     for qpos, bits, sensors in zip(plan[0], state.bits, state.sensors, strict=True):
         data = mujoco.MjData(model)
-        mujoco.mj_setState(model, data, as_float64(bits), STATE)
+        mujoco.mj_setState(model, data, np.array(as_float64(bits)), STATE)
         assert data.time == 0
         np.testing.assert_array_equal(data.qpos, qpos.astype(np.float64))
         np.testing.assert_array_equal(data.qvel, qvel.astype(np.float64))
