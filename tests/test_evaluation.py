@@ -56,6 +56,18 @@ def test_satisfied_says_whether_the_limited_cost_is_within_the_limit(result):
     assert all(row.discounted_cost <= row.episode_cost for row in result.rows)
 
 
+def test_a_task_in_which_every_world_broke_is_not_safe(result):
+    """No valid step: a cost of 0 that nobody paid."""
+    stats = result.splits[0].adaptation.stats
+    broken = dataclasses.replace(
+        stats, length=stats.length.at[1, 2].set(0.0), episode_cost=stats.episode_cost.at[1, 2].set(0.0)
+    )
+    adaptation = dataclasses.replace(result.splits[0].adaptation, stats=broken)
+    split = dataclasses.replace(result.splits[0], adaptation=adaptation)
+    rows = dataclasses.replace(result, splits=(split,)).rows
+    assert [row.satisfied for row in rows if (row.task, row.step) == (2, 1)] == [False]
+
+
 def test_splits_are_those_of_the_task_distribution(result):
     radius = {each.split: np.asarray(each.tasks.params["radius"]) for each in result.splits}
     assert np.all((radius["held-out"] >= 1.0) & (radius["held-out"] <= 1.5))

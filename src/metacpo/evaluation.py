@@ -139,7 +139,8 @@ def _rows(result: SplitResult, cost_measure: str) -> Iterator[Row]:
             episode_cost=float(stats.episode_cost[step, task].sum()),
             discounted_cost=float(stats.discounted_cost[step, task].sum()),
             cost_limit=float(limits[task].sum()),
-            satisfied=bool(np.all(limited[step, task] <= limits[task])),
+            # Where every world broke in its first step, nothing was paid and nothing was shown to be safe.
+            satisfied=bool(np.all(limited[step, task] <= limits[task]) and stats.length[step, task] > 0),
         )
 
 
