@@ -10,10 +10,20 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from metacpo import checkpoint, evaluation
+from metacpo import checkpoint, cli, evaluation
 from metacpo.config import Config, build
 from metacpo.estimation.batch import episode_stats
-from metacpo.evaluation import COLUMNS, adapt, drawn_tasks, evaluate, load_policy, table, while_adapting, write
+from metacpo.evaluation import (
+    COLUMNS,
+    adapt,
+    difference,
+    drawn_tasks,
+    evaluate,
+    load_policy,
+    table,
+    while_adapting,
+    write,
+)
 from metacpo.learner import init_state
 from metacpo.metrics import MetricsWriter
 from metacpo.report import write_report
@@ -174,3 +184,28 @@ def test_adapting_to_one_task_gives_its_policy_and_its_curve(run, monkeypatch):
     assert not np.array_equal(before(obs, deterministic=True), after(obs, deterministic=True))
     with pytest.raises(ValueError, match="key"):
         after(obs)
+
+
+def test_the_difference_between_two_engines_is_told(result):
+    stats = result.splits[0].adaptation.stats
+    earned = dataclasses.replace(stats, episode_return=stats.episode_return + 1.0)
+    adaptation = dataclasses.replace(result.splits[0].adaptation, stats=earned)
+    other = dataclasses.replace(
+        result, splits=(dataclasses.replace(result.splits[0], adaptation=adaptation), result.splits[1])
+    )
+    first, second = difference(result, other, ("mujoco", "mjx"))
+    assert first.startswith("held-out, mjx against mujoco: return ") and "(+1)" in first
+    assert second.startswith("shifted, ") and second.count("(+0)") == 2
+
+
+def test_another_engine_leaves_the_run_s_own_files_alone(tmp_path, capsys):
+    """evaluate --physics, on a family without bodies: both engines are the same."""
+    config = Config.preset("bandit", adaptation={"tasks": 2, "steps": 1, "episodes": 4}, iterations=1)
+    config.save(tmp_path / "config.toml")
+    checkpoint.save(tmp_path, init_state(build(config), config.seed))
+    assert cli.main(["evaluate", str(tmp_path), "--physics", "mjx"]) == 0
+    out = capsys.readouterr().out
+    assert "held-out, mjx against mujoco: return " in out and out.count("(+0)") == 4
+    assert not (tmp_path / "adaptation.csv").exists()
+    with (tmp_path / "adaptation-mjx.csv").open(newline="") as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["0", "1"] * 4
