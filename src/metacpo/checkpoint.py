@@ -9,8 +9,10 @@ and what it raises about the others names no file. The checksums are verified be
 """
 
 import hashlib
+import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +55,7 @@ def restore(run_dir: Path, like: TrainState) -> TrainState:
     arrays, structure = _arrays(like)
     target = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for name, x in arrays.items()}
     try:
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+        with _quiet(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
             saved = checkpointer.metadata(folder.resolve()).item_metadata.tree
             if _shapes(saved) != _shapes(target):
                 raise CheckpointError(f"{folder}: is of a policy of another shape than {run_dir / 'config.toml'} says")
@@ -64,6 +66,17 @@ def restore(run_dir: Path, like: TrainState) -> TrainState:
         raise CheckpointError(f"{folder}: cannot be read ({type(error).__name__}: {error})") from error
     leaves = [_as_leaf(leaf, restored[name]) for name, leaf in zip(arrays, jax.tree.leaves(like), strict=True)]
     return jax.tree.unflatten(structure, leaves)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Orbax logs what is wrong as well as raising it, and a failure is one line on stderr."""
+    logger = logging.getLogger("absl")
+    was, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = was
 
 
 def latest(run_dir: Path) -> int | None:
