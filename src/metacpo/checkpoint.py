@@ -11,9 +11,11 @@ number), and what it raises about the others names no file: the checksums are ve
 
 import errno
 import hashlib
+import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +87,7 @@ def _read(folder: Path, like: TrainState, run_dir: Path) -> TrainState:
     arrays = _arrays(like)
     target = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for name, x in arrays.items()}
     try:
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+        with _quiet(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
             saved = checkpointer.metadata(folder.resolve()).item_metadata.tree
             if _shapes(saved) != _shapes(target):
                 raise CheckpointError(f"{folder}: is of a policy of another shape than {run_dir / 'config.toml'} says")
@@ -138,6 +140,17 @@ def _reason(error: Exception) -> str:
     said = [os.strerror(e) for e in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)]
     known = [text for text in said if text in str(error)]
     return os.strerror(number) if number else known[0] if known else " ".join(str(error).split())[:200]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Orbax logs what is wrong as well as raising it, and a failure is one line on stderr."""
+    logger = logging.getLogger("absl")
+    was, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = was
 
 
 def latest(run_dir: Path) -> int | None:

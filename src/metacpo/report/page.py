@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
+import numpy as np
+
 from metacpo.folder import replacing
 from metacpo.report import curves, paths, tables, updates
 from metacpo.report.read import ReportError, Run, read_run
@@ -27,7 +29,7 @@ def write_report(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
     if out is None:
         parent = os.path.commonpath([run.path.resolve().parent for run in runs])
         out = (runs[0].path if len(runs) == 1 else Path(parent)) / REPORT_NAME
-    with own_settings():
+    with own_settings(), np.errstate(over="ignore", invalid="ignore"):  # shown as not finite
         page = render(runs)
     with replacing(out) as file:
         file.write(page)
