@@ -137,7 +137,7 @@ def trained(monkeypatch, run_dir):
     """What `train` was called with; nothing is trained."""
     calls = []
 
-    def train(config, folder):
+    def train(config, folder, debug_nans=False):
         calls.append((config, folder))
         return training.open_run(run_dir)  # not finished: nothing to evaluate
 

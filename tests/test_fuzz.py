@@ -30,7 +30,7 @@ TREES = [tomllib.loads(data.decode()) for data in PRESETS]
 def nothing_is_trained(monkeypatch, tmp_path):
     """`train` ends when the learner is built; whatever a command leaves behind would lie in tmp_path."""
 
-    def train(config, folder):
+    def train(config, folder, debug_nans=False):
         build(config)
         return SimpleNamespace(finished=False)
 

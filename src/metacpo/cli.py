@@ -76,10 +76,11 @@ def _usage_errors() -> tuple[type[Exception], ...]:
 
 def _one_line(error: Exception) -> str:
     """The error's message, after its type where the message was not written for users."""
-    text = _printable(" ".join(str(error).split()))
+    text = " ".join(str(error).split())
     # What an environment says in the midst of a compiled program stands at the end of the program's own traceback.
     if " GymnasiumError: " in text:
-        return text.rpartition(" GymnasiumError: ")[2]
+        return _printable(text.rpartition(" GymnasiumError: ")[2])
+    text = _printable(text)
     return text if type(error).__module__.startswith("metacpo.") else f"{type(error).__name__}: {text}"
 
 
