@@ -100,9 +100,8 @@ def test_adapt_with_any_damage(whole, adapting, tmp_path, data):
     ends_well(["adapt", str(folder)], tmp_path)
 
 
-@pytest.mark.xfail(
-    reason="TensorStore prints a traceback of its own on stderr beside our line, for an event loop that is closed"
-)
+# Not run: what TensorStore leaves behind (a closed event loop) fails the tests after it too.
+@pytest.mark.xfail(run=False, reason="TensorStore prints a traceback of its own beside our line")
 @cases(60)
 @given(data=st.data())
 def test_adapt_with_damage_that_the_checksums_agree_with(whole, adapting, tmp_path, data):
