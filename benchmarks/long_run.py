@@ -1,7 +1,7 @@
 """Does a long training grow? Memory, file descriptors, threads and compilations of one process, over its iterations.
 
     python benchmarks/long_run.py                      2,000 meta-iterations, a few minutes; writes long_run.csv
-    python benchmarks/long_run.py --iterations 60 --every 10 --out /tmp/short.csv
+    python benchmarks/long_run.py --iterations 60 --every 10 --out short.csv
 
 Everything of a run is exercised (warm-up, metrics, TensorBoard, display, checkpoints), at sizes that make an iteration
 cheap: what grows, grows with the number of iterations. Exits with 1 if, after the first sample at which the warm-up is

@@ -29,6 +29,7 @@ LAYERS = {
     "adaptation": 4,
     "evaluation": 4,
     "config": 4,
+    "settings": 4,
     "render": 5,
     "report": 5,
     "doctor": 5,

@@ -5,14 +5,11 @@ Everything that is wrong is a `ConfigError` whose one line names the field, the 
 """
 
 import dataclasses
-import sys
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 import tomli_w
 import tyro
@@ -27,10 +24,11 @@ from metacpo.estimation import EstimationSettings
 from metacpo.folder import replace_text, short_text
 from metacpo.learner import Learner, WarmupSettings
 from metacpo.policies import GaussianPolicy
+from metacpo.settings import RANGES as RANGES
+from metacpo.settings import ConfigError, fields_of, merged, read
 
 PRESETS = files("metacpo") / "presets"
 LONGEST = 2**18  # characters of a file of settings
-LARGEST = 2**63  # whole numbers are below it, as in TOML
 MOST_LAYERS, MOST_PARAMETERS = 100, 2**27  # of a policy: half a gigabyte
 FORMAT = 1  # of run folders, the number in their config.toml; docs/trust.md says what would change it
 AlgorithmName = Literal[
@@ -47,63 +45,6 @@ AlgorithmName = Literal[
     "c-maml",
     "meta-crpo",
 ]
-
-
-class ConfigError(Exception):
-    """A setting that is not allowed; the message is one line."""
-
-
-# What every number must lie in, by dotted name. One notation for the check and for the message.
-RANGES = {
-    "seed": "[0, 4294967295]",
-    "iterations": "[0, inf)",
-    "cost_limit": "[0, inf)",
-    "hidden": "[1, inf)",
-    "initial_std": "(0, inf)",
-    "checkpoint_every": "[1, inf)",
-    "warmup.iterations": "[0, inf)",
-    "warmup.tasks": "[1, inf)",
-    "warmup.episodes": "[1, inf)",
-    "warmup.max_kl": "(0, inf)",
-    "warmup.damping": "[0, inf)",
-    "warmup.cost_target": "(0, 1]",
-    "warmup.cost_margin": "[0, inf)",
-    "meta.tasks": "[1, inf)",
-    "meta.steps": "[0, inf)",
-    "meta.episodes": "[1, inf)",
-    "estimation.gamma": "(0, 1]",
-    "estimation.lam": "[0, 1]",
-    "estimation.cost_gamma": "(0, 1]",
-    "estimation.cost_lam": "[0, 1]",
-    "estimation.cost_target": "(0, 1]",
-    "estimation.cost_margin": "[0, inf)",
-    "estimation.critic_margin": "[0, inf)",
-    "rule.penalty": "[0, inf)",
-    "rule.multiplier": "(0, inf)",
-    "rule.proportional": "[0, inf)",
-    "rule.integral": "[0, inf)",
-    "rule.derivative": "[0, inf)",
-    "rule.tolerance": "[0, inf)",
-    "rule.step_size": "(0, inf)",
-    "rule.kl_price": "(0, inf)",
-    "rule.kl_cost_price": "[0, inf)",
-    "adaptation.steps": "[0, inf)",
-    "adaptation.episodes": "[1, inf)",
-    "adaptation.tasks": "[1, inf)",
-} | {
-    f"{region}.{name}": allowed
-    for region in ("inner", "outer")
-    for name, allowed in {
-        "max_kl": "(0, inf)",
-        "caution": "(0, 1]",
-        "damping": "[0, inf)",
-        "cg_iterations": "[1, inf)",
-        "cg_tolerance": "[0, inf)",
-        "fisher_stride": "[1, inf)",
-        "backtrack_ratio": "(0, 1)",
-        "backtracks": "[0, inf)",
-    }.items()
-}
 
 
 @dataclass(frozen=True)
@@ -140,8 +81,8 @@ class Config:
     adaptation: AdaptationSettings = field(default_factory=AdaptationSettings)
 
     def __post_init__(self):
-        for item, kind in _fields(Config):
-            _read(kind, getattr(self, item), item)
+        for item, kind in fields_of(Config):
+            read(kind, getattr(self, item), item)
         if not known(self.env):
             raise ConfigError(f"env: {self.env!r} is not one of {', '.join(ENVIRONMENTS)}, nor MODULE:ATTRIBUTE")
         if self.physics not in PHYSICS:
@@ -153,7 +94,7 @@ class Config:
         if name not in presets():
             raise ConfigError(f"preset: {name!r} is not one of {', '.join(presets())}")
         data = tomllib.loads((PRESETS / f"{name}.toml").read_text(encoding="utf-8"))
-        return _read(Config, _merged({"preset_name": name} | data, overrides), "")
+        return read(Config, merged({"preset_name": name} | data, overrides), "")
 
     @staticmethod
     def load(path: Path) -> "Config":
@@ -170,7 +111,7 @@ class Config:
         try:
             data = tomllib.loads(short_text(path, LONGEST))
             _check_format(data.pop("format", FORMAT), path)
-            return _read(Config, {"preset_name": path.stem} | data, "")
+            return read(Config, {"preset_name": path.stem} | data, "")
         except FileNotFoundError:
             raise ConfigError(f"{path}: missing") from None
         except (OSError, ValueError, RecursionError) as error:  # no text, no TOML, digits or nesting without end
@@ -233,78 +174,3 @@ def _limits(cost_limit: float | tuple[float, ...], names: tuple[str, ...]) -> tu
         wanted = f"one for all, or {len(names)} ({', '.join(names)})"
         raise ConfigError(f"cost_limit: {list(cost_limit)!r} has {len(cost_limit)} numbers; wanted: {wanted}")
     return cost_limit
-
-
-def _fields(cls: type) -> list[tuple[str, Any]]:
-    """Names and types of a dataclass's fields."""
-    hints = get_type_hints(cls)
-    return [(item.name, hints[item.name]) for item in fields(cls)]
-
-
-def _read(kind: Any, value: Any, name: str) -> Any:
-    """`value` (plain data as TOML has it, or settings) as the type `kind`; `name` is its dotted name."""
-    if is_dataclass(kind):
-        return _read_section(kind, value, name)
-    if get_origin(kind) is Literal:
-        if value not in get_args(kind):
-            raise ConfigError(f"{name}: {_shown(value)} is not one of {', '.join(get_args(kind))}")
-        return value
-    if get_origin(kind) in (Union, UnionType):  # one number or a list of them
-        kind = get_args(kind)[isinstance(value, list | tuple)]
-    if get_origin(kind) is tuple:
-        if not isinstance(value, list | tuple):
-            raise ConfigError(f"{name}: {_shown(value)} is not a list")
-        return tuple(_read(get_args(kind)[0], item, name) for item in value)
-    accepted, words = {
-        bool: (bool, "true or false"),
-        int: (int, "a whole number"),
-        float: (float | int, "a number"),
-        str: (str, "a text"),
-    }[kind]
-    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
-        raise ConfigError(f"{name}: {_shown(value)} is not {words}")
-    if kind is int and abs(value) >= LARGEST:
-        raise ConfigError(f"{name}: {_shown(value)} is not a whole number of 64 bits")
-    if kind in (int, float) and not _within(value, RANGES[name]):
-        raise ConfigError(f"{name}: {_shown(value)} is not in {RANGES[name]}")
-    return kind(value)
-
-
-def _shown(value: Any) -> str:
-    """`repr`, of values too that have none: a number of too many digits, too deep a nesting."""
-    try:
-        return repr(value)
-    except (ValueError, RecursionError):
-        return f"(a {type(value).__name__} too long to show)"
-
-
-def _read_section(kind: Any, value: Any, name: str) -> Any:
-    """A settings dataclass from some of its fields, or an existing one, checked field by field."""
-    known = dict(_fields(kind))
-    if isinstance(value, kind):
-        value = {item: getattr(value, item) for item in known}
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{name}: {_shown(value)} is not a section of settings")
-    dotted = {item: f"{name}.{item}" if name else item for item in value}
-    for item in value:
-        if item not in known:
-            raise ConfigError(f"{dotted[item]}: unknown setting; allowed: {', '.join(known)}")
-    return kind(**{item: _read(known[item], value[item], dotted[item]) for item in value})
-
-
-def _within(value: float | int, allowed: str) -> bool:
-    """Whether a number lies in an interval such as "(0, 1]"; NaN lies in none."""
-    low, high = (float(end) for end in allowed[1:-1].split(","))
-    if abs(value) >= sys.float_info.max:  # of infinities, and of whole numbers that no float holds
-        return False
-    above = value > low if allowed[0] == "(" else value >= low
-    return above and (value < high if allowed[-1] == ")" else value <= high)
-
-
-def _merged(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """`data` with `overrides` in place; sections merge, everything else is replaced."""
-    merged = dict(data)
-    for name, value in overrides.items():
-        section = isinstance(value, Mapping) and isinstance(merged.get(name, {}), Mapping)
-        merged[name] = _merged(merged.get(name, {}), value) if section else value
-    return merged

@@ -1,0 +1,144 @@
+"""Plain data, as TOML has it, into dataclasses of settings: types and ranges checked field by field.
+
+Whatever is wrong is a `ConfigError` whose one line names the field, the value and what is allowed.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+LARGEST = 2**63  # whole numbers are below it, as in TOML
+
+
+class ConfigError(Exception):
+    """A setting that is not allowed; the message is one line."""
+
+
+# What every number must lie in, by dotted name. One notation for the check and for the message.
+RANGES = {
+    "seed": "[0, 4294967295]",
+    "iterations": "[0, inf)",
+    "cost_limit": "[0, inf)",
+    "hidden": "[1, inf)",
+    "initial_std": "(0, inf)",
+    "checkpoint_every": "[1, inf)",
+    "warmup.iterations": "[0, inf)",
+    "warmup.tasks": "[1, inf)",
+    "warmup.episodes": "[1, inf)",
+    "warmup.max_kl": "(0, inf)",
+    "warmup.damping": "[0, inf)",
+    "warmup.cost_target": "(0, 1]",
+    "warmup.cost_margin": "[0, inf)",
+    "meta.tasks": "[1, inf)",
+    "meta.steps": "[0, inf)",
+    "meta.episodes": "[1, inf)",
+    "estimation.gamma": "(0, 1]",
+    "estimation.lam": "[0, 1]",
+    "estimation.cost_gamma": "(0, 1]",
+    "estimation.cost_lam": "[0, 1]",
+    "estimation.cost_target": "(0, 1]",
+    "estimation.cost_margin": "[0, inf)",
+    "estimation.critic_margin": "[0, inf)",
+    "rule.penalty": "[0, inf)",
+    "rule.multiplier": "(0, inf)",
+    "rule.proportional": "[0, inf)",
+    "rule.integral": "[0, inf)",
+    "rule.derivative": "[0, inf)",
+    "rule.tolerance": "[0, inf)",
+    "rule.step_size": "(0, inf)",
+    "rule.kl_price": "(0, inf)",
+    "rule.kl_cost_price": "[0, inf)",
+    "adaptation.steps": "[0, inf)",
+    "adaptation.episodes": "[1, inf)",
+    "adaptation.tasks": "[1, inf)",
+} | {
+    f"{region}.{name}": allowed
+    for region in ("inner", "outer")
+    for name, allowed in {
+        "max_kl": "(0, inf)",
+        "caution": "(0, 1]",
+        "damping": "[0, inf)",
+        "cg_iterations": "[1, inf)",
+        "cg_tolerance": "[0, inf)",
+        "fisher_stride": "[1, inf)",
+        "backtrack_ratio": "(0, 1)",
+        "backtracks": "[0, inf)",
+    }.items()
+}
+
+
+def fields_of(cls: type) -> list[tuple[str, Any]]:
+    """Names and types of a dataclass's fields."""
+    hints = get_type_hints(cls)
+    return [(item.name, hints[item.name]) for item in fields(cls)]
+
+
+def read(kind: Any, value: Any, name: str) -> Any:
+    """`value` (plain data as TOML has it, or settings) as the type `kind`; `name` is its dotted name."""
+    if is_dataclass(kind):
+        return _read_section(kind, value, name)
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise ConfigError(f"{name}: {shown(value)} is not one of {', '.join(get_args(kind))}")
+        return value
+    if get_origin(kind) in (Union, UnionType):  # one number or a list of them
+        kind = get_args(kind)[isinstance(value, list | tuple)]
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{name}: {shown(value)} is not a list")
+        return tuple(read(get_args(kind)[0], item, name) for item in value)
+    accepted, words = {
+        bool: (bool, "true or false"),
+        int: (int, "a whole number"),
+        float: (float | int, "a number"),
+        str: (str, "a text"),
+    }[kind]
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+        raise ConfigError(f"{name}: {shown(value)} is not {words}")
+    if kind is int and abs(value) >= LARGEST:
+        raise ConfigError(f"{name}: {shown(value)} is not a whole number of 64 bits")
+    if kind in (int, float) and not _within(value, RANGES[name]):
+        raise ConfigError(f"{name}: {shown(value)} is not in {RANGES[name]}")
+    return kind(value)
+
+
+def shown(value: Any) -> str:
+    """`repr`, of values too that have none: a number of too many digits, too deep a nesting."""
+    try:
+        return repr(value)
+    except (ValueError, RecursionError):
+        return f"(a {type(value).__name__} too long to show)"
+
+
+def _read_section(kind: Any, value: Any, name: str) -> Any:
+    """A settings dataclass from some of its fields, or an existing one, checked field by field."""
+    known = dict(fields_of(kind))
+    if isinstance(value, kind):
+        value = {item: getattr(value, item) for item in known}
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{name}: {shown(value)} is not a section of settings")
+    dotted = {item: f"{name}.{item}" if name else item for item in value}
+    for item in value:
+        if item not in known:
+            raise ConfigError(f"{dotted[item]}: unknown setting; allowed: {', '.join(known)}")
+    return kind(**{item: read(known[item], value[item], dotted[item]) for item in value})
+
+
+def _within(value: float | int, allowed: str) -> bool:
+    """Whether a number lies in an interval such as "(0, 1]"; NaN lies in none."""
+    low, high = (float(end) for end in allowed[1:-1].split(","))
+    if abs(value) >= sys.float_info.max:  # of infinities, and of whole numbers that no float holds
+        return False
+    above = value > low if allowed[0] == "(" else value >= low
+    return above and (value < high if allowed[-1] == ")" else value <= high)
+
+
+def merged(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """`data` with `overrides` in place; sections merge, everything else is replaced."""
+    result = dict(data)
+    for name, value in overrides.items():
+        section = isinstance(value, Mapping) and isinstance(result.get(name, {}), Mapping)
+        result[name] = merged(result.get(name, {}), value) if section else value
+    return result
