@@ -1,4 +1,4 @@
-"""The same seed gives the same bits in any process, run folder and working directory; what threads change."""
+"""The same seed gives the same bits in any process and run folder, on one core and on many."""
 
 import csv
 import json
@@ -7,41 +7,46 @@ import subprocess
 import sys
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metacpo import checkpoint
-from metacpo.config import Config, build
 from metacpo.envs.physics import MujocoC
 from metacpo.envs.robots import POINT
-from metacpo.learner import init_state
+from metacpo.threads import POOL, fix_threads
+from metacpo.training import open_run
 
 # The process is bound to its cores before anything counts them: XLA, MuJoCo's pool and TensorStore all do.
 CHILD = """
 import json, os, sys
-cores, preset, overrides, folder = json.loads(sys.argv[1])
+cores, sys.argv = json.loads(sys.argv[1])
 os.sched_setaffinity(0, cores)
 os.cpu_count = lambda: len(cores)
-from metacpo import training
-from metacpo.config import Config
-training.train(Config.preset(preset, **overrides), folder)
+from metacpo.cli import entry
+entry()
 """
 SMALL = {
-    "point-circle-smoke": {"iterations": 3},
-    "bandit": {"iterations": 3, "checkpoint_every": 2, "meta": {"tasks": 4, "steps": 2, "episodes": 20}},
+    "point-circle-smoke": ["--iterations", "3"],
+    "bandit": "--iterations 3 --checkpoint-every 2 --meta.tasks 4 --meta.steps 2 --meta.episodes 20 "
+    "--adaptation.tasks 3 --adaptation.steps 1 --adaptation.episodes 9".split(),
 }
 ALL = sorted(os.sched_getaffinity(0))
 
 
 def trained(preset: str, cores: list[int], folder: Path, cwd: Path) -> None:
-    """A training in a process of its own."""
+    """`metacpo train` on these cores: training and adaptation."""
     cwd.mkdir(parents=True)
     environment = os.environ | {"METACPO_CACHE_DIR": str(cwd / "cache")}
-    given = json.dumps([cores, preset, SMALL[preset], str(folder)])
+    environment.pop(POOL, None)
+    command = ["metacpo", "train", preset, *SMALL[preset], "--run-dir", str(folder)]
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, given], cwd=cwd, env=environment, capture_output=True, text=True
+        [sys.executable, "-c", CHILD, json.dumps([cores, command])],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
 
@@ -51,18 +56,17 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return [{name: cell for name, cell in row.items() if name != "seconds"} for row in csv.DictReader(file)]
 
 
-def bits(preset: str, folder: Path) -> list[bytes]:
-    state = checkpoint.restore(folder, init_state(build(Config.preset(preset, **SMALL[preset])), 0))
-    plain = [
-        jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x for x in jax.tree.leaves(state)
-    ]
-    return [np.asarray(x).tobytes() for x in plain]
+def bits(folder: Path) -> list[bytes]:
+    """Everything that the last checkpoint keeps."""
+    plain = eqx.tree_at(lambda s: s.key, (state := open_run(folder).state), jax.random.key_data(state.key))
+    return [np.asarray(x).tobytes() for x in jax.tree.leaves(plain)]
 
 
-def same(preset: str, a: Path, b: Path) -> None:
+def same(a: Path, b: Path) -> None:
     assert rows(a) == rows(b) and len(rows(a)) == 3
-    assert bits(preset, a) == bits(preset, b)
-    assert (a / "config.toml").read_bytes() == (b / "config.toml").read_bytes()
+    assert bits(a) == bits(b)
+    for file in ("config.toml", "adaptation.csv"):
+        assert (a / file).read_bytes() == (b / file).read_bytes()
 
 
 @pytest.mark.slow
@@ -71,20 +75,26 @@ def test_the_same_seed_gives_the_same_bits_in_another_process_and_folder(preset,
     a, b = tmp_path / "a" / "run", tmp_path / "another" / "name"
     trained(preset, ALL, a, tmp_path / "here")
     trained(preset, ALL, b, tmp_path / "there" / "deeper")
-    same(preset, a, b)
-
-
-BY_CORES = pytest.mark.xfail(reason="XLA adds up in another order on another number of cores; docs/determinism.md")
+    same(a, b)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(len(ALL) < 2, reason="needs two cores")
-@pytest.mark.parametrize("preset", ["bandit", pytest.param("point-circle-smoke", marks=BY_CORES)])
+@pytest.mark.parametrize("preset", SMALL)
 def test_the_same_seed_gives_the_same_bits_on_one_core_and_on_several(preset, tmp_path):
     a, b = tmp_path / "a" / "run", tmp_path / "b" / "run"
     trained(preset, ALL, a, tmp_path / "here")
     trained(preset, ALL[:1], b, tmp_path / "there")
-    same(preset, a, b)
+    same(a, b)
+
+
+def test_the_user_may_choose_another_number_of_threads(monkeypatch):
+    monkeypatch.delenv(POOL, raising=False)
+    fix_threads()
+    assert os.environ[POOL] == "2"
+    monkeypatch.setenv(POOL, "16")
+    fix_threads()
+    assert os.environ[POOL] == "16"
 
 
 @pytest.mark.parametrize("threads", [2, 3, 7])

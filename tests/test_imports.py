@@ -18,6 +18,7 @@ LAYERS = {
     "algorithms": 3,
     "compilation": 4,
     "interrupts": 4,
+    "threads": 4,
     "health": 0,
     "learner": 4,
     "moments": 4,

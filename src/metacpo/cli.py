@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from metacpo.interrupts import still_working
+from metacpo.threads import fix_threads
 from metacpo.usage import UsageError, parse
 from metacpo.verbs import VERBS, Verb
 
@@ -35,6 +36,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def entry() -> None:
     """`main` as a process, which ends at once although an interrupted computation or compilation goes on."""
+    fix_threads()
     code = main()
     if still_working():
         sys.stdout.flush()

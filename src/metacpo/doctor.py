@@ -12,6 +12,7 @@ from rich.table import Table
 
 from metacpo.compilation import cache_dir
 from metacpo.envs import make
+from metacpo.threads import POOL
 
 PACKAGES = ("metacpo", "jax", "jaxlib", "mujoco", "equinox", "lineax", "orbax-checkpoint", "numpy")
 STEPS = 100
@@ -35,6 +36,7 @@ def facts() -> dict[str, str]:
         "backend": jax.default_backend(),
         "devices": ", ".join(str(device) for device in jax.devices()),
         "cores": str(os.cpu_count()),
+        "threads": f"{os.environ.get(POOL, 'one a core')} for XLA ({POOL}), one a core for MuJoCo",
         "cache folder": str(cache_dir()),
     }
 
