@@ -27,6 +27,7 @@ ADAPTATION_NUMBERS = (
     "cost_limit",
     "satisfied",
 )
+LARGEST = float(np.finfo(np.float32).max)  # of a finite number in a run
 STEP_TAG = re.compile(r"Adapt/step(\d+)/EpRet")
 
 
@@ -177,14 +178,17 @@ def _numbers(path: Path, column: str, cells: Iterator[str]) -> np.ndarray:
     values = []
     for line, cell in enumerate(cells, start=2):
         try:
-            values.append(float(cell) if cell.strip() else math.nan)
+            value = float(cell) if cell.strip() else math.nan
         except ValueError:
             raise ReportError(f"{path}: line {line}: {column} is {cell!r}, not a number") from None
+        if LARGEST < abs(value) < math.inf:
+            raise ReportError(f"{path}: line {line}: {column} is {cell}, no number of a run (float32)")
+        values.append(value)
     return np.array(values)
 
 
 def _check_whole(path: Path, column: str, values: np.ndarray) -> None:
-    if not np.isfinite(values).all() or np.any(values != np.floor(values)):
+    if np.any(~(np.abs(values) < 2**53) | (values != np.floor(values))):
         raise ReportError(f"{path}: {column} must be a whole number in every row")
 
 
@@ -194,7 +198,12 @@ def _columns(path: Path, header: list[str], rows: list[list[str]]) -> dict[str, 
 
 
 def _read_metrics(path: Path) -> dict[str, np.ndarray]:
-    return _columns(path, *_read_rows(path, ("iteration", "env_steps", "seconds")))
+    metrics = _columns(path, *_read_rows(path, ("iteration", "env_steps", "seconds")))
+    _check_whole(path, "iteration", metrics["iteration"])
+    for column in metrics:
+        if column.startswith("Misc/Case/"):
+            _check_whole(path, column, np.nan_to_num(metrics[column], posinf=np.inf, neginf=-np.inf))
+    return metrics
 
 
 def _read_adaptation(path: Path) -> Adaptation:
@@ -205,6 +214,8 @@ def _read_adaptation(path: Path) -> Adaptation:
     numbers = _columns(path, header, rows)
     for column in ("task", "step"):
         _check_whole(path, column, numbers[column])
+    if not np.isfinite(numbers["cost_limit"]).all():
+        raise ReportError(f"{path}: cost_limit must be a finite number in every row")
     if not np.isin(numbers["satisfied"], (0, 1)).all():
         raise ReportError(f"{path}: satisfied must be 0 or 1 in every row")
     return Adaptation(split, numbers)
