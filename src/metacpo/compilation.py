@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -27,14 +28,25 @@ def use_compilation_cache() -> None:
 @contextmanager
 def count_compilations() -> Iterator[Counter[str]]:
     """How many times XLA compiled each function (or read it from the cache), by name, while this is open."""
+    _listen()
     counts: Counter[str] = Counter()
-
-    def listen(event: str, duration_secs: float, **about: str | int) -> None:
-        if event == COMPILATION:
-            counts[str(about.get("fun_name", "?")).removeprefix("jit(").removesuffix(")")] += 1
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
+    _OPEN.append(counts)
     try:
         yield counts
     finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
+        _OPEN[:] = [other for other in _OPEN if other is not counts]  # equal ones are not the same
+
+
+_OPEN: list[Counter[str]] = []  # whoever counts now
+
+
+@cache
+def _listen() -> None:
+    """Hear of every compilation, once and for good: not every JAX that we allow lets a listener go again."""
+
+    def hear(event: str, duration_secs: float, **about: str | int) -> None:
+        if event == COMPILATION:
+            for counts in _OPEN:
+                counts[str(about.get("fun_name", "?")).removeprefix("jit(").removesuffix(")")] += 1
+
+    jax.monitoring.register_event_duration_secs_listener(hear)
