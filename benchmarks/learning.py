@@ -12,16 +12,17 @@ value that any policy can have under the limits, where it is known.
 import argparse
 import csv
 import json
-import tomllib
 from pathlib import Path
 
 import jax
 import numpy as np
 
 import metacpo
+from metacpo.config import ConfigError, build
 from metacpo.envs import bandit, tabular
 from metacpo.evaluation import evaluate, write
 from metacpo.report import write_report
+from metacpo.study import read_study
 from metacpo.tasks import with_cost_limit
 from metacpo.training import CONFIG, Run, open_run
 
@@ -91,23 +92,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("study", type=Path)
     study = parser.parse_args().study
-    plan = tomllib.loads(study.read_text(encoding="utf-8"))
+    try:
+        plan = read_study(study)
+        for planned in plan:  # a mistake in the last variant should not be found after hours
+            build(planned.config)
+    except ConfigError as error:
+        raise SystemExit(f"learning: {error}") from None
     rows = []
-    for variant in plan["variants"]:
-        settings = {name: value for name, value in variant.items() if name not in ("name", "preset", "seeds")}
-        for seed in variant.get("seeds", plan["seeds"]):
-            run_dir = RUNS / study.stem / f"{variant['name']}-seed{seed}"
-            print(f"{run_dir}", flush=True)
-            run = trained(metacpo.Config.preset(variant["preset"], seed=seed, **settings), run_dir)
-            if not run.finished:
-                raise SystemExit("interrupted; the same command goes on")
-            evaluated(run)
-            jax.clear_caches()
-            rows += summary(variant["name"], run_dir)
-            with study.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(rows)
+    for planned in plan:
+        run_dir = RUNS / study.stem / f"{planned.variant}-seed{planned.config.seed}"
+        print(f"{run_dir}", flush=True)
+        run = trained(planned.config, run_dir)
+        if not run.finished:
+            raise SystemExit("interrupted; the same command goes on")
+        evaluated(run)
+        jax.clear_caches()
+        rows += summary(planned.variant, run_dir)
+        with study.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
 
 
 if __name__ == "__main__":

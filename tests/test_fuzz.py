@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from metacpo import cli, evaluation, training, verbs
 from metacpo.config import Config, ConfigError, build
 from metacpo.envs.physics import MujocoC, PhysicsError
+from metacpo.study import read_study
 
+STUDIES = [path.read_bytes() for path in sorted((Path(__file__).parents[1] / "benchmarks").glob("*.toml"))]
 SMOKE = "point-circle-smoke"
 ASSETS = Path(training.__file__).parent / "envs" / "assets"
 # Text that is small and takes a reader long, deep or wide.
@@ -81,6 +83,42 @@ def test_train_with_any_settings(tmp_path, tree):
     path = tmp_path / "any.toml"
     path.write_text(tomli_w.dumps(tree), encoding="utf-8")
     ends_well(["train", str(path), "--run-dir", str(tmp_path / "run")], tmp_path)
+
+
+@st.composite
+def studies(draw) -> dict:
+    """A study as ours are, with anything in places."""
+    tree = {"seeds": [0, 1], "variants": [{"name": "a", "preset": "bandit"}, {"name": "b", "preset": "navigation"}]}
+    for variant in tree["variants"]:
+        for place in draw(st.lists(st.sampled_from([*NAMES, ("name",), ("preset",), ("seeds",)]), max_size=2)):
+            put(variant, place, draw(junk | st.lists(scalar, max_size=2) | st.just("bandit")))
+    for place in draw(st.lists(st.sampled_from([("seeds",), ("variants",)]) | st.tuples(text), max_size=1)):
+        put(tree, place, draw(junk | st.lists(st.integers(), max_size=3)))
+    return tree
+
+
+def reads(path: Path) -> None:
+    """Runs with names and seeds of their own, or one line that names the file."""
+    try:
+        runs = read_study(path)
+    except ConfigError as error:
+        assert str(error).startswith(f"{path}: ")
+    else:
+        assert 0 < len(runs) == len({(run.variant, run.config.seed) for run in runs})
+
+
+@cases(1000)
+@given(studies())
+def test_any_study(tmp_path, tree):
+    (tmp_path / "study.toml").write_text(tomli_w.dumps(tree), encoding="utf-8")
+    reads(tmp_path / "study.toml")
+
+
+@cases(300)
+@given(st.sampled_from(STUDIES).flatmap(damaged) | st.sampled_from(BOMBS).map(str.encode))
+def test_any_bytes_as_a_study(tmp_path, data):
+    (tmp_path / "study.toml").write_bytes(data)
+    reads(tmp_path / "study.toml")
 
 
 @pytest.mark.parametrize("bomb", BOMBS, ids=range(len(BOMBS)))

@@ -31,6 +31,7 @@ LAYERS = {
     "evaluation": 4,
     "config": 4,
     "settings": 4,
+    "study": 4,
     "render": 5,
     "report": 5,
     "doctor": 5,
