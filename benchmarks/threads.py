@@ -3,7 +3,7 @@
     python benchmarks/threads.py [PRESET ...]
 
 Prints the median of four meta-iterations of each preset with each number of threads, and its ratio to that of the
-command line's two; appends nothing and overwrites benchmarks/threads.csv. Each number has a process of its own, since
+command line's two, and writes benchmarks/threads.csv. Each number has a process of its own, since
 JAX reads it once.
 """
 
