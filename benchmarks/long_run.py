@@ -6,7 +6,8 @@
 Everything of a run is exercised (warm-up, metrics, TensorBoard, display, checkpoints), at sizes that make an iteration
 cheap: what grows, grows with the number of iterations. Exits with 1 if, after the first sample at which the warm-up is
 over, memory grows by more than 5 %, or descriptors, compilations or threads grow at all. TensorStore's pool, which
-writes the checkpoints, ends idle threads and starts others when it is busy, eight at most: these count by themselves.
+writes the checkpoints, ends idle threads and starts others when it is busy: these count by themselves, and eight are
+allowed.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from metacpo.config import Config
 from metacpo.progress import PlainProgress, Row
 
 MEMORY_GROWTH = 1.05
-POOL = "ts_pool_worker", 8  # TensorStore's threads and how many it may have
+POOL = "ts_pool_worker", 8  # TensorStore's threads, and the most that any of our runs has had
 WARMUP = 10
 PAGE = os.sysconf("SC_PAGE_SIZE")
 

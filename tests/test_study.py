@@ -43,7 +43,7 @@ def test_our_own_studies(path):
         ("[7]", "[]", "variants[1].seeds: [] is not a list of whole numbers"),
         ("seeds = [3, 4]", "sedes = [3, 4]", "'sedes': unknown; allowed: seeds, variants"),
         ('"two"', '"one"', "variants[1].name: one is there twice"),
-        ('"two"', '"../two"', "variants[1].name: '../two' is not a name of letters, digits, dots and dashes"),
+        ('"two"', '"../two"', "variants[1].name: '../two' is not a name of letters, digits and ._-"),
         ("steps = 1", "steps = -1", "variants[0] (one): meta.steps: -1 is not in [0, inf)"),
         ("meta = {", "seed = 1\nmeta = {", "variants[0] (one): seed: not for a variant to say; allowed: seeds, preset"),
         ('preset = "bandit"', "", "variants[0] (one): preset: None is not a name"),

@@ -108,18 +108,23 @@ class Config:
     @staticmethod
     def saved(path: Path) -> "Config":
         """The settings in a TOML file as they stand there, `save`'s counterpart."""
-        try:
-            data = tomllib.loads(short_text(path, LONGEST))
-            _check_format(data.pop("format", FORMAT), path)
-            return read(Config, {"preset_name": path.stem} | data, "")
-        except FileNotFoundError:
-            raise ConfigError(f"{path}: missing") from None
-        except (OSError, ValueError, RecursionError) as error:  # no text, no TOML, digits or nesting without end
-            raise ConfigError(f"{path}: cannot be read ({error})") from None
+        data = tree_in(path)
+        _check_format(data.pop("format", FORMAT), path)
+        return read(Config, {"preset_name": path.stem} | data, "")
 
     def save(self, path: Path) -> None:
         """Every setting, also those at their default: a run must not change with the library's defaults."""
         replace_text(path, tomli_w.dumps({"format": FORMAT} | dataclasses.asdict(self)))
+
+
+def tree_in(path: Path) -> dict[str, Any]:
+    """What a TOML file of settings holds. Raises ConfigError, whose one line names the file."""
+    try:
+        return tomllib.loads(short_text(path, LONGEST))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: missing") from None
+    except (OSError, ValueError, RecursionError) as error:  # no text, no TOML, digits or nesting without end
+        raise ConfigError(f"{path}: cannot be read ({error})") from None
 
 
 def _check_format(number: Any, path: Path) -> None:

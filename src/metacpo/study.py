@@ -10,13 +10,11 @@ seeds = [0]                           # optional: other seeds than the study's
 """
 
 import re
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metacpo.config import LONGEST, Config
-from metacpo.folder import short_text
+from metacpo.config import Config, tree_in
 from metacpo.settings import ConfigError, read, shown
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # it becomes part of a folder's name
@@ -33,12 +31,7 @@ class PlannedRun:
 
 def read_study(path: Path) -> list[PlannedRun]:
     """Every run of a study, in the file's order. Raises ConfigError, whose one line names the file and the field."""
-    try:
-        plan = tomllib.loads(short_text(path, LONGEST))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: missing") from None
-    except (OSError, ValueError, RecursionError) as error:  # no text, no TOML, digits or nesting without end
-        raise ConfigError(f"{path}: cannot be read ({error})") from None
+    plan = tree_in(path)
     try:
         return _runs(plan)
     except ConfigError as error:
@@ -56,7 +49,7 @@ def _runs(plan: dict[str, Any]) -> list[PlannedRun]:
         where = f"variants[{place}]"
         name = variant.get("name")
         if not isinstance(name, str) or not NAME.fullmatch(name):
-            raise ConfigError(f"{where}.name: {shown(name)} is not a name of letters, digits, dots and dashes")
+            raise ConfigError(f"{where}.name: {shown(name)} is not a name of letters, digits and ._-")
         if name in names:
             raise ConfigError(f"{where}.name: {name} is there twice")
         names.add(name)

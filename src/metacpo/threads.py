@@ -4,7 +4,8 @@ import os
 
 POOL = "PJRT_NPROC"  # XLA's name, read when JAX makes its CPU client
 # XLA cuts a loop over a large array into as many parts as its pool has threads, and the cut decides how some numbers
-# are rounded: another number is another run. Four, eight or sixteen threads have not made an iteration faster.
+# are rounded: another number is another run. More than two have not made an iteration faster on two cores
+# (benchmarks/threads.csv).
 THREADS = 2
 
 

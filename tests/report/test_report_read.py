@@ -59,6 +59,14 @@ def test_a_missing_file_is_named(folder, name):
         ("metrics.csv", "iteration,env_steps,seconds\n", "no rows"),
         ("metrics.csv", "iteration,env_steps,seconds\n0,1,2\n1,2\n", "line 3 has 2 cells, the header has 3"),
         ("metrics.csv", "iteration,env_steps,seconds\n0,1,soon\n", "line 2: seconds is 'soon'"),
+        ("metrics.csv", "iteration,env_steps,seconds\n0,1,1e300\n", "line 2: seconds is 1e300, no number of a run"),
+        ("metrics.csv", "iteration,env_steps,seconds\ninf,1,2\n", "iteration must be a whole"),
+        ("metrics.csv", "iteration,env_steps,seconds,Misc/Case/SLACK\n0,1,2,inf\n", "Misc/Case/SLACK must be a whole"),
+        (
+            "adaptation.csv",
+            "split,task,step,return,episode_cost,discounted_cost,cost_limit,satisfied\nheld-out,0,0,1,1,1,nan,1\n",
+            "cost_limit must be a finite number",
+        ),
         ("config.toml", "seed = ", "not valid TOML"),
         ("paths.csv", "split,task\nheld-out,0\n", "no column stage"),
         (
