@@ -30,7 +30,9 @@ from metacpo.settings import ConfigError, fields_of, merged, read
 PRESETS = files("metacpo") / "presets"
 LONGEST = 2**18  # characters of a file of settings
 MOST_LAYERS, MOST_PARAMETERS = 100, 2**27  # of a policy: half a gigabyte
-FORMAT = 1  # of run folders, the number in their config.toml; docs/trust.md says what would change it
+FORMAT = 2  # of run folders, the number in their config.toml; docs/trust.md says what changed it
+# Settings that format 2 has no more; what took their place is `confidence`, at its default for such a run.
+GONE_SINCE_1 = {"estimation": ("cost_target", "cost_margin", "critic_margin"), "warmup": ("cost_target", "cost_margin")}
 AlgorithmName = Literal[
     "meta-cpo",
     "meta-trpo",
@@ -109,7 +111,10 @@ class Config:
     def saved(path: Path) -> "Config":
         """The settings in a TOML file as they stand there, `save`'s counterpart."""
         data = tree_in(path)
-        _check_format(data.pop("format", FORMAT), path)
+        number = data.pop("format", None)
+        _check_format(1 if number is None else number, path)
+        if number == 1:
+            data = _without(data, GONE_SINCE_1)
         return read(Config, {"preset_name": path.stem} | data, "")
 
     def save(self, path: Path) -> None:
@@ -125,6 +130,16 @@ def tree_in(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: missing") from None
     except (OSError, ValueError, RecursionError) as error:  # no text, no TOML, digits or nesting without end
         raise ConfigError(f"{path}: cannot be read ({error})") from None
+
+
+def _without(data: dict[str, Any], names: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+    """A tree of settings without those of `names`, by section."""
+
+    def kept(section: str, value: Any) -> Any:
+        gone = names.get(section, ())
+        return {k: v for k, v in value.items() if k not in gone} if isinstance(value, dict) else value
+
+    return {section: kept(section, value) for section, value in data.items()}
 
 
 def _check_format(number: Any, path: Path) -> None:

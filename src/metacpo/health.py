@@ -201,7 +201,7 @@ RULES = (
         "infeasible",
         "over half of the updates of 10 meta-iterations",
         "No step within the trust region met the limit, so that updates only lowered the cost.",
-        "Normal while the first policies learn; if it stays, raise cost_limit, estimation.cost_target or max_kl.",
+        "Normal while the first policies learn; if it stays, raise cost_limit or max_kl, or lower the confidence.",
         10,
         _infeasible,
     ),

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int32, Key
 from metacpo.algorithms.aims import Multiplier
 from metacpo.algorithms.finite import all_finite, mean_of_sound, shares
 from metacpo.algorithms.knobs import Knobs
-from metacpo.algorithms.meta import Algorithm, MetaSettings, Sampler, adapted_cost, collect, meta_update
+from metacpo.algorithms.meta import Algorithm, MetaSettings, OuterStats, Sampler, adapted_cost, collect, meta_update
 from metacpo.algorithms.meta_gradient import Walk
 from metacpo.algorithms.rule import StepStats
 from metacpo.envs.base import Environment
@@ -41,8 +41,8 @@ class Learner:
 class WarmupSettings:
     """Pooled tasks (K = 0) for the first iterations: K + 1 times cheaper while there is nothing to adapt yet.
 
-    M tasks with B episodes each; max_kl and damping are those of the outer step meanwhile, and cost_target and
-    cost_margin those of the estimation: a policy that must still learn to move needs the whole limit for it.
+    M tasks with B episodes each; max_kl and damping are those of the outer step meanwhile, and confidence that of the
+    estimation: a policy that must still learn to move needs the whole limit for it.
     """
 
     iterations: int = 0
@@ -50,8 +50,7 @@ class WarmupSettings:
     episodes: int = 8
     max_kl: float = 0.03
     damping: float = 0.3
-    cost_target: float = 1.0
-    cost_margin: float = 0.0
+    confidence: float = 0.5
 
 
 def warmup(learner: Learner, settings: WarmupSettings) -> Learner:
@@ -60,7 +59,7 @@ def warmup(learner: Learner, settings: WarmupSettings) -> Learner:
     rule = learner.algorithm.outer
     region = replace(rule.region, max_kl=settings.max_kl, damping=settings.damping)
     algorithm = replace(learner.algorithm, outer=replace(rule, region=region))
-    estimation = replace(learner.estimation, cost_target=settings.cost_target, cost_margin=settings.cost_margin)
+    estimation = replace(learner.estimation, confidence=settings.confidence)
     return replace(learner, meta=meta, algorithm=algorithm, estimation=estimation)
 
 
@@ -117,11 +116,11 @@ def meta_iteration(learner: Learner, state: TrainState) -> tuple[TrainState, dic
     theta, knobs, outer = meta_update(policy, state.theta, state.knobs, walk, learner.algorithm)
     finite = all_finite((theta, knobs))
     theta, knobs = jax.tree.map(partial(jnp.where, finite), (theta, knobs), (state.theta, state.knobs))
-    outlook = outlook_of(learner, walk, outer)
+    outlook = outlook_of(learner, walk, outer.step)
     normaliser, known = merged(state.normaliser, walk)
     metrics = adapted_metrics(learner, walk, tasks) | inner_metrics(learner, walk)
     metrics |= outer_metrics(outer, state.outlook, outlook)
-    metrics |= fault_metrics(walk, outer, finite & known)
+    metrics |= fault_metrics(walk, outer.step, finite & known)
     metrics |= knob_metrics(learner, knobs)
     metrics["Train/PolicyStd"] = jnp.mean(jnp.exp(policy.log_std(theta)))
     metrics["Misc/NormaliserDrift"] = drift(state.normaliser, walk)
@@ -194,7 +193,7 @@ def per_episode(learner: Learner, stats: EpisodeStats) -> tuple[Float[Array, ""]
     """What turns a change of L_R into one of the return, and one of c into one of the limited cost (DESIGN.md §3)."""
     length = jnp.mean(stats.length)
     discounted = learner.estimation.cost_measure == "discounted"
-    return -length, jnp.float32(1 / (1 - learner.estimation.gamma)) if discounted else length
+    return -length, jnp.mean(stats.discounted_length) if discounted else length
 
 
 def inner_metrics(learner: Learner, walk: Walk) -> dict[str, Array]:
@@ -221,6 +220,8 @@ def inner_metrics(learner: Learner, walk: Walk) -> dict[str, Array]:
         "Misc/CGResidual": jnp.mean(updates.residual),
         "Misc/Alpha": jnp.mean(updates.alpha),
         "Misc/CostShare": jnp.mean(updates.cost_share),
+        "Misc/SignalReturn": jnp.mean(updates.signal.loss),
+        "Misc/SignalCost": jnp.mean(updates.signal.cost) if updates.signal.cost.size else jnp.float32(jnp.nan),
     }
     for case in Case:
         row[f"Misc/Case/{case.name}"] = jnp.sum((updates.case == case).astype(jnp.float32))
@@ -265,9 +266,14 @@ def fault_metrics(walk: Walk, outer: StepStats, finite: Bool[Array, ""]) -> dict
     return row
 
 
-def outer_metrics(outer: StepStats, before: Outlook, now: Outlook) -> dict[str, Array]:
+def outer_metrics(stats: OuterStats, before: Outlook, now: Outlook) -> dict[str, Array]:
     """What became of the meta-policy's own update, and of the promises of the one before."""
+    outer = stats.step
     return {
+        "Meta/AgreementReturn": stats.agreement[0],
+        "Meta/AgreementCost": stats.agreement[1],
+        "Meta/SignalReturn": outer.signal.loss,
+        "Meta/SignalCost": jnp.mean(outer.signal.cost) if outer.signal.cost.size else jnp.float32(jnp.nan),
         "Meta/KL": outer.kl,
         "Meta/TrustRegion": outer.delta,
         "Meta/Case": outer.case,

@@ -108,6 +108,8 @@ def exact_batch(phi, chain: Chain) -> Batch:
         cost_advantage=v.A_C.ravel()[:, None],
         weight=weight,
         cost_weight=weight,
+        contrast=jnp.zeros_like(weight),
+        margin=jnp.zeros(1),
         c=(1 - GAMMA) * (v.J_C - chain.limit)[None],
     )
 
@@ -123,6 +125,7 @@ def exact_sampler(chains: Chain):
             episode_cost=v.J_C[:, None],
             discounted_cost=v.J_C[:, None],
             length=jnp.full(M, 1 / (1 - GAMMA)),
+            discounted_length=jnp.full(M, 1 / (1 - GAMMA)),
             nonfinite=jnp.zeros(M),
             critic_nonfinite=jnp.zeros(M),
             obs_mean=jnp.zeros((M, 2)),

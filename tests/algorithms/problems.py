@@ -9,7 +9,8 @@ import numpy as np
 
 from metacpo.algorithms.knobs import Knobs
 from metacpo.algorithms.meta_gradient import Walk
-from metacpo.algorithms.rule import Rule, update
+from metacpo.algorithms.rule import Rule, StepStats, update
+from metacpo.algorithms.signal import Signal
 from metacpo.algorithms.trust_region import TrustRegionSettings
 from metacpo.estimation import Batch, surrogates
 from metacpo.estimation.batch import EpisodeStats
@@ -50,7 +51,9 @@ def random_batch(phi, key, m: int = 1) -> Batch:
         cost_advantage=0.1 * jax.random.normal(keys[4], (STEPS, m)),
         weight=weight / jnp.sum(weight),
         cost_weight=cost_weight / jnp.sum(cost_weight),
+        contrast=jnp.zeros(STEPS),  # nothing is known of a noise, so that all of it counts as signal
         c=jnp.zeros(m),
+        margin=jnp.zeros(m),
     )
 
 
@@ -92,8 +95,15 @@ def batch_in_case(phi, key, case, settings: TrustRegionSettings) -> Batch:
 
 def no_stats(*shape: int) -> EpisodeStats:
     """Statistics that nothing here reads."""
-    zero = jnp.zeros(shape)
-    return EpisodeStats(zero, zero[..., None], zero[..., None], zero, zero, zero, zero[..., None], zero[..., None])
+    zero, one = jnp.zeros(shape), jnp.zeros((*shape, 1))
+    return EpisodeStats(zero, one, one, zero, zero, zero, zero, one, one)
+
+
+def no_updates(*shape: int, m: int = 1) -> StepStats:
+    """The stats of no inner step at all: leading axes (0, *shape)."""
+    zero = jnp.zeros((0, *shape))
+    one = jnp.zeros((0, *shape, m))
+    return StepStats(*[zero] * 10, one, Signal(zero, one))
 
 
 def knobs(m: int = 1) -> Knobs:

@@ -31,7 +31,9 @@ def seen(theta, n) -> Batch:
     action = jnp.stack([first, 1 - first], axis=1)
     z, weight = jnp.ones((N, 1)), jnp.full(N, 1 / N)
     log_prob = POLICY(theta, z).log_prob(action)
-    return Batch(z, action, log_prob, first - 0.3, 0.7 * first[:, None] - 0.2, weight, weight, jnp.array([0.1]))
+    advantage, cost_advantage = first - 0.3, 0.7 * first[:, None] - 0.2
+    none = jnp.zeros_like(weight)  # of its halves nothing is asked
+    return Batch(z, action, log_prob, advantage, cost_advantage, weight, weight, none, jnp.array([0.1]), jnp.zeros(1))
 
 
 def exact(phi) -> tuple[Batch, jax.Array]:
@@ -39,7 +41,8 @@ def exact(phi) -> tuple[Batch, jax.Array]:
     p = jax.nn.softmax(phi)
     eye, z = jnp.eye(2), jnp.ones((2, 1))
     advantage = eye[0] - p[0]
-    batch = Batch(z, eye, jnp.log(p), advantage, 0.7 * advantage[:, None], p, p, 0.7 * p[:1] - 0.3)
+    c, none = 0.7 * p[:1] - 0.3, jnp.zeros_like(p)
+    batch = Batch(z, eye, jnp.log(p), advantage, 0.7 * advantage[:, None], p, p, none, c, jnp.zeros(1))
     return batch, p[0]
 
 
@@ -52,7 +55,7 @@ def walk_of(theta, counts) -> Walk:
     values = jnp.stack([jnp.zeros(TASKS), value])
     zero = jnp.zeros((2, TASKS))
     stats = EpisodeStats(
-        values, zero[..., None], zero[..., None], zero + 1, zero, zero, zero[..., None], zero[..., None]
+        values, zero[..., None], zero[..., None], zero + 1, zero + 1, zero, zero, zero[..., None], zero[..., None]
     )
     once = jax.tree.map(lambda x: x[None], (first, updates))
     assert isinstance(once[1], StepStats)

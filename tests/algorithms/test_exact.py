@@ -121,10 +121,10 @@ def meta_trained(name, meta, iterations, **rule):
     def iteration(carry, _):
         theta, knobs = carry
         walk = collect(TABLE, theta, knobs, sample, key, meta, algorithm.inner)
-        theta, knobs, stats = meta_update(TABLE, theta, knobs, walk, algorithm)
+        theta, knobs, outer = meta_update(TABLE, theta, knobs, walk, algorithm)
         adapted = jax.tree.map(lambda x: x[-1], walk.stats)
         first = jax.tree.map(lambda x: x[0], walk.stats)
-        row = (adapted.episode_return, adapted.episode_cost[:, 0], first.episode_cost[:, 0], stats.accepted)
+        row = (adapted.episode_return, adapted.episode_cost[:, 0], first.episode_cost[:, 0], outer.step.accepted)
         return (theta, knobs), row
 
     knobs = Knobs.init(1 if algorithm.reads_costs else 0)

@@ -10,11 +10,23 @@ import pytest
 from metacpo.algorithms.knobs import Knobs
 from metacpo.algorithms.meta import Algorithm, MetaSettings, collect, meta_update, pooled
 from metacpo.algorithms.meta_gradient import MetaObjective, Walk, replay
-from metacpo.algorithms.rule import Rule, StepStats, update
+from metacpo.algorithms.rule import Rule, line_search, propose
 from metacpo.estimation import kl, surrogates
 from metacpo.solver import Case
 
-from .problems import CPO, EXACT, POLICY, STEPS, Walker, batch_in_case, initial, no_stats, quick_jit, random_batch
+from .problems import (
+    CPO,
+    EXACT,
+    POLICY,
+    STEPS,
+    Walker,
+    batch_in_case,
+    initial,
+    no_stats,
+    no_updates,
+    quick_jit,
+    random_batch,
+)
 
 WIDTH = 1e-5
 SINGLE = (Case.INFEASIBLE, Case.RECOVERING, Case.BINDING, Case.SLACK)
@@ -89,7 +101,7 @@ def test_first_order_takes_the_steps_for_constants(x64, compiled):
 def test_no_inner_steps_are_the_identity(x64, mode):
     theta = initial()
     batches = jax.tree.map(lambda x: x[None][:0], quick_jit(random_batch)(theta, jax.random.key(0)))
-    updates = StepStats(*[jnp.zeros(0)] * 10, jnp.zeros((0, 1)))
+    updates = no_updates()
     knobs = Knobs.init(1)
     phi, pullback = jax.vjp(lambda t: replay(POLICY, t, knobs, batches, updates, CPO["kl"], mode)[0], theta)
     np.testing.assert_array_equal(phi, theta)
@@ -151,18 +163,21 @@ def test_pooled_data_give_the_mean_over_tasks(x64):
 
 def test_without_inner_steps_the_outer_update_is_cpo_on_pooled_data(x64):
     theta, rule, knobs = initial(), CPO["kl"], Knobs.init(1)
-    no_updates = StepStats(*[jnp.zeros((0, 2))] * 10, jnp.zeros((0, 2, 1)))
 
     @quick_jit
     def both(theta, key):
         phi = jnp.stack([theta, theta])
         last, stats = sampler(Case.RECOVERING)(phi, key)
         batches = jax.tree.map(lambda x: x[None][:0], last)
-        walk = Walk(batches, no_updates, jax.tree.map(lambda x: x[None], stats), phi, last)
+        walk = Walk(batches, no_updates(2), jax.tree.map(lambda x: x[None], stats), phi, last)
         outer = meta_update(POLICY, theta, knobs, walk, Algorithm(rule, rule, adapts=False))
-        return outer, update(POLICY, theta, knobs, pooled(last), rule)
+        together = pooled(last)  # its noise is what the tasks disagree about
+        proposed, _ = propose(POLICY, theta, knobs, together, outer[2].step.signal, rule)
+        values = (lambda p: surrogates(POLICY, p, together)), (lambda p: kl(POLICY, theta, p, together))
+        return outer, line_search(theta, proposed, *values, rule)
 
-    (new, _, stats), (expected, _, expected_stats) = both(theta, jax.random.key(0))
+    (new, _, outer), (expected, expected_stats) = both(theta, jax.random.key(0))
+    stats = outer.step
     assert float(stats.accepted) == 1
     np.testing.assert_allclose(new, expected, rtol=0, atol=1e-12)
     for value, other in zip(jax.tree.leaves(stats), jax.tree.leaves(expected_stats), strict=True):
@@ -178,7 +193,7 @@ def test_the_outer_update_keeps_its_word(x64, compiled):
     def run(theta, walk):
         new, _, stats = meta_update(POLICY, theta, Knobs.init(1), walk, Algorithm(inner, outer))
         change = objective(new, walk, inner) - objective(theta, walk, inner)
-        return stats, change, kl(POLICY, theta, new, pooled(walk.first))
+        return stats.step, change, kl(POLICY, theta, new, pooled(walk.first))
 
     stats, (dF, dG), divergence = run(theta, walk)
     assert float(stats.accepted) == 1 and float(stats.case) in (Case.BINDING, Case.SLACK)

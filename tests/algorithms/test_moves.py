@@ -1,5 +1,7 @@
 """Every move against the program that it solves: by Clarabel, or in closed form with dense matrices."""
 
+from functools import partial
+
 import cvxpy
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 
 from metacpo.algorithms.moves import Constrained, Descent, Free, Linearised, Natural, Penalised, Projected
-from metacpo.solver import Case, CGSettings
+from metacpo.solver import Case, CGSettings, Solved
 
 N = 6
 CG = CGSettings(rtol=1e-13, max_steps=60)
@@ -28,8 +30,8 @@ class Draw:
 
     def data(self, scale: float = 1.0) -> Linearised:
         H = lineax.MatrixLinearOperator(jnp.asarray(self.H), lineax.positive_semidefinite_tag)
-        parts = (jnp.asarray(x) for x in (self.g, self.b, self.c))
-        return Linearised(*parts, H, jnp.asarray(DELTA), jnp.asarray(scale))
+        solved = Solved.of(H, jnp.concatenate([jnp.asarray(self.g)[None], jnp.asarray(self.b)]), CG)
+        return Linearised(solved, jnp.asarray(self.c), H, jnp.asarray(DELTA), jnp.asarray(scale))
 
     def minimise(self, objective, constraints=()):
         """The minimiser of objective(x) under constraints(x), each a function of the variable."""
@@ -47,7 +49,7 @@ def length(draw: Draw, x) -> float:
 @pytest.mark.parametrize("seed", range(3))
 def test_the_projected_step_is_the_nearest_feasible_point_to_trpos(x64, seed, c):
     draw = Draw(seed, 1, c)
-    found = Projected()(draw.data(), CG)
+    found = Projected()(draw.data())
     trpo = draw.minimise(lambda x: draw.g @ x, [lambda x: cvxpy.sum_squares(draw.root @ x) <= 2 * DELTA])
     nearest = draw.minimise(lambda x: cvxpy.sum_squares(draw.root @ (x - trpo)), [lambda x: draw.c + draw.b @ x <= 0])
     np.testing.assert_allclose(found.step, nearest, atol=2e-6)
@@ -61,7 +63,7 @@ def test_the_projected_step_is_the_nearest_feasible_point_to_trpos(x64, seed, c)
 def test_the_penalised_step_solves_its_program(x64, m, c, cost_price):
     price = 20.0
     draw = Draw(4, m, c)
-    found = Penalised(price, cost_price, most=1e3, steps=4000)(draw.data(), CG)
+    found = Penalised(price, cost_price, most=1e3, steps=4000)(draw.data())
 
     def divergence(x):
         return 0.5 * cvxpy.sum_squares(draw.root @ x)
@@ -74,7 +76,7 @@ def test_the_penalised_step_solves_its_program(x64, m, c, cost_price):
 def test_a_multiplier_of_the_penalised_step_has_a_ceiling(x64):
     """No step within reach repairs c: the dual is unbounded, and the step is that of the largest multiplier."""
     draw = Draw(0, 1, 1e6)
-    found = Penalised(20.0, most=8.0)(draw.data(), CG)
+    found = Penalised(20.0, most=8.0)(draw.data())
     np.testing.assert_allclose(found.step, -np.linalg.solve(draw.H, draw.g + 8 * draw.b[0]) / 20, rtol=1e-8)
     assert int(found.case) == Case.RECOVERING
 
@@ -87,8 +89,9 @@ def test_the_natural_step_of_a_gaussian_is_its_exponential_tilt(x64):
     sigma, w, price = np.array([0.5, 2.0]), np.array([1.0, -0.3]), 5.0
     H = lineax.DiagonalLinearOperator(jnp.asarray(1 / sigma**2))
     H = lineax.TaggedLinearOperator(H, lineax.positive_semidefinite_tag)
-    data = Linearised(jnp.asarray(-w), jnp.zeros((0, 2)), jnp.zeros(0), H, jnp.asarray(1.0), jnp.asarray(1.0))
-    found = Penalised(price)(data, CG).step
+    solved = Solved.of(H, jnp.asarray(-w)[None], CG)
+    data = Linearised(solved, jnp.zeros(0), H, jnp.asarray(1.0), jnp.asarray(1.0))
+    found = Penalised(price)(data).step
     grid = np.linspace(-30, 30, 40001)
     for j in range(2):
         tilted = np.exp(-0.5 * (grid / sigma[j]) ** 2 + w[j] * grid / price)
@@ -98,11 +101,17 @@ def test_the_natural_step_of_a_gaussian_is_its_exponential_tilt(x64):
 def test_free_natural_and_descent_steps(x64):
     draw = Draw(1, 1, 0.3)
     y = np.linalg.solve(draw.H, draw.g)
-    np.testing.assert_allclose(Free()(draw.data(), CG).step, -np.sqrt(2 * DELTA / (draw.g @ y)) * y, rtol=1e-8)
-    np.testing.assert_allclose(Natural(0.2)(draw.data(1.5), CG).step, -0.3 * y, rtol=1e-8)
-    np.testing.assert_allclose(Descent(0.2)(draw.data(1.5), CG).step, -0.3 * draw.g, rtol=1e-12)
+    np.testing.assert_allclose(Free()(draw.data()).step, -np.sqrt(2 * DELTA / (draw.g @ y)) * y, rtol=1e-8)
+    np.testing.assert_allclose(Natural(0.2)(draw.data(1.5)).step, -0.3 * y, rtol=1e-8)
+    np.testing.assert_allclose(Descent(0.2)(draw.data(1.5)).step, -0.3 * draw.g, rtol=1e-12)
     for move in (Free(), Natural(), Descent()):
-        assert int(move(draw.data(), CG).case) == Case.UNCONSTRAINED and not move.limits
+        assert int(move(draw.data()).case) == Case.UNCONSTRAINED and not move.limits
+
+
+def asked(move, H, g, b, c):
+    """The proposal of a move in a region of size 0.1."""
+    solved = Solved.of(H, jnp.concatenate([g[None], b]), CGSettings())
+    return move(Linearised(solved, c, H, jnp.float32(0.1), jnp.float32(1.0)))
 
 
 MOVES = [Constrained(), Free(), Projected(), Penalised(), Natural(), Descent()]
@@ -112,8 +121,7 @@ MOVES = [Constrained(), Free(), Projected(), Penalised(), Natural(), Descent()]
 def test_what_is_not_finite_moves_nothing(move):
     eye = lineax.IdentityLinearOperator(jax.ShapeDtypeStruct((2,), jnp.float32))
     for g, b in (([jnp.nan, 1.0], [1.0, 0.0]), ([jnp.inf, 1.0], [1.0, 0.0])):
-        data = Linearised(jnp.array(g), jnp.array([b]), jnp.zeros(1), eye, jnp.float32(0.1), jnp.float32(1.0))
-        found = jax.jit(lambda data, move=move: move(data, CGSettings()))(data)
+        found = jax.jit(partial(asked, move, eye))(jnp.array(g), jnp.array([b]), jnp.zeros(1))
         assert int(found.case) == Case.INVALID
         np.testing.assert_array_equal(found.step, 0)
 
@@ -124,7 +132,7 @@ def test_zero_gradients_are_no_trouble(move):
     eye = lineax.IdentityLinearOperator(jax.ShapeDtypeStruct((2,), jnp.float32))
 
     def step(g, b, c):
-        return move(Linearised(g, b, c, eye, jnp.float32(0.1), jnp.float32(1.0)), CGSettings()).step
+        return asked(move, eye, g, b, c).step
 
     zero = (jnp.zeros(2), jnp.zeros((1, 2)), jnp.full(1, -0.1))
     np.testing.assert_array_equal(step(*zero), 0)

@@ -177,7 +177,8 @@ def test_learned_knobs_move_with_theta_and_others_stay(x64):
         algorithm = Algorithm(rule, outer, learned=learned)
         return quick_jit(lambda t, w: meta_update(POLICY, t, start, w, algorithm))(initial(), walk)
 
-    theta, moved, stats = run(("multiplier", "scale"))
+    theta, moved, outer_stats = run(("multiplier", "scale"))
+    stats = outer_stats.step
     assert float(stats.accepted) == 1 and not np.array_equal(theta, initial())
     assert float(moved.multiplier[0]) > 0
     assert abs(float(moved.multiplier[0]) / 0.7 - 1) > 1e-6 and abs(float(moved.log_scale) - 0.3) > 1e-6

@@ -5,13 +5,14 @@ import dataclasses
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import lineax
 import numpy as np
 import pytest
 
 from metacpo.algorithms.aims import Weights
 from metacpo.algorithms.knobs import Knobs
-from metacpo.algorithms.rule import Rule, acceptable, propose, update
+from metacpo.algorithms.moves import Proposal
+from metacpo.algorithms.rule import Proposed, Rule, acceptable, propose, update
+from metacpo.algorithms.signal import Signal
 from metacpo.algorithms.trust_region import linearise, trust_region
 from metacpo.estimation import kl, surrogates
 from metacpo.solver import Case
@@ -56,6 +57,13 @@ def test_linearisation_and_its_derivative_are_those_of_autodiff(x64, m):
     assert sizes[0] > 1e-3 and all((size > 1e-3) == (m > 0) for size in sizes[1:3])
 
 
+def proposed(case, m=1, violation_weight=1.0):
+    """A step of this case, of which only its word matters."""
+    step = Proposal(jnp.zeros(2), jnp.int32(case), jnp.float32(0), jnp.asarray(False))
+    weights = Weights(jnp.float32(1), jnp.zeros(m))
+    return Proposed(step, weights, jnp.float32(DELTA), Signal.full(m), jnp.full(m, violation_weight))
+
+
 @pytest.mark.parametrize(
     ("case", "loss", "c_before", "c_after", "divergence", "verdict"),
     [
@@ -79,9 +87,7 @@ def test_linearisation_and_its_derivative_are_those_of_autodiff(x64, m):
 def test_what_the_line_search_accepts(case, loss, c_before, c_after, divergence, verdict):
     """Loss 0 before."""
     before, after = ((jnp.float32(L), jnp.array([c], jnp.float32)) for L, c in ((0, c_before), (loss, c_after)))
-    weights = Weights(jnp.float32(1), jnp.zeros(1))
-    found = acceptable(jnp.int32(case), before, after, weights, jnp.float32(divergence), jnp.float32(DELTA), True)
-    assert bool(found) is verdict
+    assert bool(acceptable(proposed(case), before, after, jnp.float32(divergence), True)) is verdict
 
 
 H = np.diag([1.0, 2.0, 4.0])
@@ -99,15 +105,19 @@ ROWS = np.array([[1.0, 0.0, 0.0], [0.0, 2.0, 2.0], [0.0, 0.0, 0.0]])  # s = bᵀ
         ([0], [0.5], 1.0),  # more than there is
         ([2], [0.5], 0.3),  # no step repairs it
         ([0, 1], [-1.0, 0.05], 0.3 + 0.05**2 / (6 * DELTA)),
-        ([0, 1], [0.05, 0.05], 0.3 + 0.05**2 / (2 * DELTA)),
+        ([0, 1], [0.05, 0.05], 0.3 + (0.05**2 + 0.05**2 / 3) / (2 * DELTA)),  # orthogonal: both lengths
     ],
 )
 def test_a_step_gets_what_the_repair_needs_and_a_cautious_share(x64, rows, c, share):
-    metric = lineax.MatrixLinearOperator(jnp.asarray(H), lineax.positive_semidefinite_tag)
     settings = dataclasses.replace(EXACT["kl"], max_kl=DELTA, caution=0.3)
-    b = jnp.asarray(ROWS[rows]).reshape(-1, 3)
-    delta = quick_jit(lambda b, c: trust_region(b, c, metric, settings))(b, jnp.asarray(c))
-    assert float(delta) == pytest.approx(share * DELTA)
+    b = ROWS[rows].reshape(-1, 3)
+    S, m = jnp.asarray(b @ np.linalg.solve(H, b.T)), len(rows)
+    size = quick_jit(lambda S, c, scale: trust_region(S, c, scale, Signal.full(m), settings))
+    assert float(size(S, jnp.asarray(c, float), jnp.asarray(1.0))) == pytest.approx(share * DELTA)
+    # A learned scale multiplies what the loss may spend, and leaves the repair what it needs as far as max_kl goes.
+    repair = min(share - 0.3, 1 - 0.3 * 0.2) if share < 1 else 1 - 0.3 * 0.2
+    expected = min(0.3 * 0.2 + repair, 1.0) * DELTA
+    assert float(size(S, jnp.asarray(c, float), jnp.asarray(0.2))) == pytest.approx(expected)
     assert float(trust_region(b, jnp.asarray(c), metric, dataclasses.replace(settings, caution=1.0))) == DELTA
 
 
@@ -132,10 +142,8 @@ def test_an_update_stays_in_its_region(x64, case, share):
 def test_every_constraint_counts():
     before = jnp.float32(0), jnp.array([-1.0, -1.0])
     one_broken = jnp.float32(-1), jnp.array([-1.0, 0.1])
-    weights = Weights(jnp.float32(1), jnp.zeros(2))
     verdict = [
-        acceptable(jnp.int32(Case.SLACK), before, one_broken, weights, jnp.float32(0), jnp.float32(DELTA), limits)
-        for limits in (True, False)
+        acceptable(proposed(Case.SLACK, 2), before, one_broken, jnp.float32(0), limits) for limits in (True, False)
     ]
     assert [bool(v) for v in verdict] == [False, True]  # a move without limits promises nothing of them
 
@@ -150,7 +158,7 @@ def step():
         batch = batch_in_case(phi, key, case, settings)
         new, _, stats = update(POLICY, phi, Knobs.init(1), batch, CPO["kl"])
         before, after = surrogates(POLICY, phi, batch), surrogates(POLICY, new, batch)
-        x = propose(POLICY, phi, Knobs.init(1), batch, None, CPO["kl"])[0].step
+        x = propose(POLICY, phi, Knobs.init(1), batch, None, CPO["kl"])[0].proposal.step
         return new - phi, x, stats, before, after, kl(POLICY, phi, new, batch)
 
     return run

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 
-from metacpo.algorithms.moves import Linearised, Proposal, _inverse, _proposal
-from metacpo.solver import Case, CGSettings
+from metacpo.algorithms.moves import Linearised, Proposal, _proposal
+from metacpo.solver import Case
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class WrongSign:
     limits = True
     searched = True
 
-    def __call__(self, data: Linearised, cg: CGSettings) -> Proposal:
-        (y_g, y_b), residual = _inverse(data.H, jnp.stack([data.g, data.b[0]]), cg)
+    def __call__(self, data: Linearised) -> Proposal:
+        (y_g, y_b), residual = data.solved.y, data.solved.residual
         c, two_delta = data.c[0], 2 * data.delta
         q, r, s = data.g @ y_g, -(data.g @ y_b), data.b[0] @ y_b + 1e-12
         A, B = q - r**2 / s, two_delta - c**2 / s

@@ -7,7 +7,8 @@
     θ' = θ + α · x(∇F, ∇G, G, H, δ_θ)                                      H: mean KL at θ on the states of D^0
 
 `collect` walks down with rollouts and line searches and keeps the data. The outer update sees that data, the α and
-the δ as constants. K = 0 makes the same code an ordinary algorithm on pooled tasks: φ^K = θ, D^K = D^0.
+what of the data is signal as constants. K = 0 makes the same code an ordinary algorithm on pooled tasks: φ^K = θ,
+D^K = D^0.
 """
 
 from collections.abc import Callable
@@ -21,9 +22,8 @@ from jaxtyping import Array, Float, Key
 
 from metacpo.algorithms.knobs import KnobName, Knobs, extended, pack, unpack
 from metacpo.algorithms.meta_gradient import Gradient, Held, MetaObjective, Walk
-from metacpo.algorithms.moves import Linearised
-from metacpo.algorithms.rule import Rule, StepStats, line_search, update
-from metacpo.algorithms.trust_region import cg_settings, metric, trust_region
+from metacpo.algorithms.rule import LossAndCosts, Rule, StepStats, composed, line_search, update
+from metacpo.algorithms.trust_region import metric
 from metacpo.estimation import Batch, kl
 from metacpo.estimation.batch import EpisodeStats
 from metacpo.policies import GaussianPolicy
@@ -94,9 +94,16 @@ def collect(
     return Walk(first, updates, stats, phis[K], jax.tree.map(lambda x: x[K], batches))
 
 
+class OuterStats(eqx.Module):
+    """What became of an outer update; agreement: of two halves of the tasks about F and G, see `MetaRows`."""
+
+    step: StepStats
+    agreement: Float[Array, " 2"]
+
+
 def meta_update(
     policy: GaussianPolicy, theta: Float[Array, " n"], knobs: Knobs, walk: Walk, algorithm: Algorithm
-) -> tuple[Float[Array, " n"], Knobs, StepStats]:
+) -> tuple[Float[Array, " n"], Knobs, OuterStats]:
     """The outer step with its line search: KL at θ, and (F, G) recomputed through all K steps.
 
     Without inner steps the rule's own knobs go on from here; else those that are learned have moved with θ.
@@ -111,13 +118,12 @@ def meta_update(
         learned=learned,
     )
     packed = pack(theta, knobs, learned)
-    g, b, G, share = objective.linearise_sound(packed, theta, knobs, walk)
-    weights, after = algorithm.outer.aim(G, knobs)
+    found = objective.rows(packed, theta, knobs, walk)
+    weights, after = algorithm.outer.aim(found.G, knobs)
     states = pooled(sound_data(walk))
     H = extended(metric(policy, theta, states, region), packed, theta.shape[0])
-    delta = trust_region(b, G, H, region)
-    data = Linearised(weights.reward * g + weights.costs @ b, b, G, H, delta, jnp.ones((), theta.dtype))
-    proposal = algorithm.outer.move(data, cg_settings(region))
+    data = LossAndCosts(found.g, found.b, found.G, H, found.contrasts)
+    proposed = composed(data, weights, jnp.ones((), theta.dtype), None, algorithm.outer)
 
     def divergence(new: Float[Array, " k"]) -> Float[Array, ""]:
         return kl(policy, theta, unpack(new, knobs, learned)[0], states)
@@ -125,11 +131,11 @@ def meta_update(
     def value(new: Float[Array, " k"]):
         return objective(new, theta, knobs, walk)
 
-    packed, stats = line_search(packed, proposal, weights, delta, value, divergence, algorithm.outer)
+    packed, stats = line_search(packed, proposed, value, divergence, algorithm.outer)
     theta, moved = unpack(packed, knobs, learned)
-    lost = jnp.any((share == 0) & (walk.share > 0)).astype(theta.dtype)  # a gradient that was not finite
+    lost = jnp.any((found.share == 0) & (walk.share > 0)).astype(theta.dtype)  # a gradient that was not finite
     stats = eqx.tree_at(lambda s: s.nonfinite, stats, jnp.maximum(stats.nonfinite, lost))
-    return theta, moved if K else after, stats
+    return theta, moved if K else after, OuterStats(stats, found.agreement)
 
 
 def adapted_cost(promised: Float[Array, " G"], algorithm: Algorithm, tasks: int, m: int) -> Float[Array, ""]:
@@ -166,5 +172,7 @@ def pooled(batch: Batch) -> Batch:
         cost_advantage=flat(batch.cost_advantage),
         weight=flat(batch.weight) / M,
         cost_weight=flat(batch.cost_weight) / M,
+        contrast=flat(batch.contrast),
         c=jnp.mean(batch.c, axis=0),
+        margin=jnp.sqrt(jnp.sum(batch.margin**2, axis=0)) / M,
     )

@@ -27,9 +27,11 @@ from metacpo.algorithms.finite import all_finite, mean_of_sound, shares
 from metacpo.algorithms.knobs import KnobName, Knobs, unpack
 from metacpo.algorithms.moves import Natural
 from metacpo.algorithms.rule import Objective, Rule, StepStats, propose
+from metacpo.algorithms.signal import Signal
 from metacpo.algorithms.trust_region import linearise, linearise_as_drawn
 from metacpo.estimation import Batch, kl, surrogates
 from metacpo.estimation.batch import EpisodeStats
+from metacpo.estimation.halves import contrast
 from metacpo.policies import GaussianPolicy
 
 Gradient = Literal["exact", "first_order", "e_maml", "hessian_free", "regret_bound"]
@@ -39,8 +41,8 @@ Held = Literal["adapted", "every", "start"]
 class Walk(eqx.Module):
     """One descent of all M tasks: the data of the K steps, what became of these, and where it ended.
 
-    batches[k] and updates[k] (with α^k and δ^k) belong to φ^k → φ^{k+1}, k < K; stats[k] to φ^k, k ≤ K; phi is φ^K
-    and last its data D^K.
+    batches[k] and updates[k] (with α^k and the signal) belong to φ^k → φ^{k+1}, k < K; stats[k] to φ^k, k ≤ K; phi is
+    φ^K and last its data D^K.
     """
 
     batches: Batch
@@ -60,7 +62,7 @@ class Walk(eqx.Module):
     def share(self) -> Float[Array, " M"]:
         """Every task's share in means over tasks (see `shares`): none for one with a number that is not finite, or
         with a batch without a single valid step, which looks as safe as can be."""
-        data = (self.batches, self.updates.alpha, self.updates.delta)
+        data = (self.batches, self.updates.alpha, self.updates.delta, self.updates.signal)
         sound = jax.vmap(lambda steps, rest: all_finite((steps, rest)), (1, 0))(data, (self.last, self.phi))
         seen = jnp.all(jnp.sum(self.batches.weight, axis=-1) > 0, axis=0) & (jnp.sum(self.last.weight, axis=-1) > 0)
         return shares(sound & seen, self.phi.dtype)
@@ -87,20 +89,60 @@ def replay(
 ) -> tuple[Float[Array, " n"], Float[Array, "K n"]]:
     """φ^K of one task, and φ⁰..φ^{K−1}, as functions of (θ, knobs) on frozen data.
 
-    φ^{k+1} = φ^k + α^k x(φ^k; D^k) with α^k and δ^k constant. "first_order" takes every x for a constant
-    (∂φ^K/∂θ = I), "e_maml" the data as they were drawn; all others differentiate x for given data.
+    φ^{k+1} = φ^k + α^k x(φ^k; D^k) with α^k constant, and what of D^k is signal; δ^k is a function of φ^k and D^k.
+    "first_order" takes every x for a constant (∂φ^K/∂θ = I), "e_maml" the data as they were drawn; all others
+    differentiate x for given data.
     """
     linear = linearise_as_drawn if gradient == "e_maml" else linearise
 
-    def inner_step(carry: tuple[Float[Array, " n"], Knobs], data: tuple[Batch, Array, Array]):
+    def inner_step(carry: tuple[Float[Array, " n"], Knobs], data: tuple[Batch, Array, Signal]):
         phi, knobs = carry
-        batch, alpha, delta = data
-        proposal, _, after, _ = propose(policy, phi, knobs, batch, delta, inner, linear)
-        step = jax.lax.stop_gradient(proposal.step) if gradient == "first_order" else proposal.step
-        return (phi + alpha * step, after), phi
+        batch, alpha, signal = data
+        proposed, after = propose(policy, phi, knobs, batch, signal, inner, linear)
+        step = proposed.proposal.step
+        return (phi + alpha * (jax.lax.stop_gradient(step) if gradient == "first_order" else step), after), phi
 
-    (phi, _), path = jax.lax.scan(inner_step, (theta, knobs), (batches, updates.alpha, updates.delta))
+    (phi, _), path = jax.lax.scan(inner_step, (theta, knobs), (batches, updates.alpha, updates.signal))
     return phi, path
+
+
+class MetaRows(eqx.Module):
+    """The gradients of F (row 0) and of the p constraints, task by task, each times its task's share/M; and G."""
+
+    rows: Float[Array, "r M k"]
+    G: Float[Array, " G"]
+    share: Float[Array, " M"]
+    per_task: bool = eqx.field(static=True)
+
+    @property
+    def g(self) -> Float[Array, " k"]:
+        """∇F."""
+        return jnp.sum(self.rows[0], axis=0)
+
+    @property
+    def b(self) -> Float[Array, "G k"]:
+        """∇G: of the means, or task by task."""
+        if not self.per_task:
+            return jnp.sum(self.rows[1:], axis=1)
+        M = self.rows.shape[1]
+        return jnp.swapaxes(M * self.rows[1:], 0, 1).reshape(-1, self.rows.shape[2])
+
+    @property
+    def contrasts(self) -> Float[Array, "r k"]:
+        """Of two halves of the tasks (see signal.py); 0 for a row that is one task's own, which has no halves."""
+        opposed = jnp.einsum("pmk,m->pk", self.rows, contrast(self.rows.shape[1]).astype(self.rows.dtype))
+        return jnp.concatenate([opposed[:1], jnp.zeros_like(self.b) if self.per_task else opposed[1:]])
+
+    @property
+    def agreement(self) -> Float[Array, " 2"]:
+        """Cosine between the gradients of two halves of the tasks, of F and of G (mean over its p); NaN without halves.
+
+        1 where all tasks want the same of θ and their data say so; 0 where what is followed is one half's noise.
+        """
+        one, other = jnp.sum(self.rows[:, ::2], axis=1), jnp.sum(self.rows[:, 1::2], axis=1)
+        size = jnp.linalg.norm(one, axis=-1) * jnp.linalg.norm(other, axis=-1)
+        cosine = jnp.where(size > 0, jnp.sum(one * other, axis=-1) / jnp.where(size > 0, size, 1), jnp.nan)
+        return jnp.stack([cosine[0], jnp.mean(cosine[1:])])
 
 
 @dataclass(frozen=True)
@@ -123,19 +165,19 @@ class MetaObjective:
         """
         share = walk.share
         F, c = self._values(self._every(packed, walk), theta, knobs, walk)
-        return mean_of_sound(F, share), self._constraints(c, share)
+        return mean_of_sound(F, share), self._constraints(c, self._margins(walk), share)
 
     def linearise(
         self, packed: Float[Array, " k"], theta: Float[Array, " n"], knobs: Knobs, walk: Walk
     ) -> tuple[Float[Array, " k"], Float[Array, "G k"], Float[Array, " G"]]:
-        """(∇F, ∇G, G) at Θ; see `linearise_sound`."""
-        return self.linearise_sound(packed, theta, knobs, walk)[:3]
+        """(∇F, ∇G, G) at Θ; see `rows`."""
+        found = self.rows(packed, theta, knobs, walk)
+        return found.g, found.b, found.G
 
-    def linearise_sound(
-        self, packed: Float[Array, " k"], theta: Float[Array, " n"], knobs: Knobs, walk: Walk
-    ) -> tuple[Float[Array, " k"], Float[Array, "G k"], Float[Array, " G"], Float[Array, " M"]]:
-        """(∇F, ∇G, G) at Θ, and the tasks' shares in them. F_i and c_i look at their own copy of Θ: 1 + p pullbacks
-        serve all M tasks. A task whose gradient is not finite has no share: it must not void the others'.
+    def rows(self, packed: Float[Array, " k"], theta: Float[Array, " n"], knobs: Knobs, walk: Walk) -> "MetaRows":
+        """(∇F, ∇G, G) at Θ task by task. F_i and c_i look at their own copy of Θ: 1 + p pullbacks serve all M tasks.
+
+        A task whose gradient is not finite has no share: it must not void the others'.
         """
         (_, c), pullback = jax.vjp(lambda P: self._values(P, theta, knobs, walk), self._every(packed, walk))
         M, p = c.shape
@@ -143,15 +185,27 @@ class MetaObjective:
         (rows,) = jax.vmap(pullback)((unit[..., 0], unit[..., 1:]))  # [1 + p, M, k]
         share = shares((walk.share > 0) & jnp.all(jnp.isfinite(rows), axis=(0, 2)), packed.dtype)
         rows = jnp.where(share[:, None] > 0, rows, 0.0)
-        summed = jnp.sum(share[:, None] * rows, axis=1)
-        if self.per_task:
-            each = jnp.swapaxes(M * rows[1:], 0, 1).reshape(M * p, -1)
-            return summed[0], each, self._constraints(c, share), share
-        return summed[0], summed[1:], self._constraints(c, share), share
+        return MetaRows(share[:, None] * rows, self._constraints(c, self._margins(walk), share), share, self.per_task)
 
-    def _constraints(self, c: Float[Array, "M p"], share: Float[Array, " M"]) -> Float[Array, " G"]:
-        """G of every task's c."""
-        return jnp.where(share[:, None] > 0, c, 0.0).ravel() if self.per_task else mean_of_sound(c, share)
+    def _constraints(
+        self, c: Float[Array, "M p"], margin: Float[Array, "M p"], share: Float[Array, " M"]
+    ) -> Float[Array, " G"]:
+        """G of every task's c, margins added: those of independent tasks add in squares, √(Σ margin²)/M for a mean."""
+        if self.per_task:
+            return jnp.where(share[:, None] > 0, c + margin, 0.0).ravel()
+        counted = jnp.where(share[:, None] > 0, share[:, None] * margin, 0.0)
+        return mean_of_sound(c, share) + jnp.sqrt(jnp.sum(counted**2, axis=0)) / c.shape[0]
+
+    def _margins(self, walk: Walk) -> Float[Array, "M p"]:
+        """The margins of the c_i that are held, in the same order."""
+        last, before = walk.last.margin, walk.batches.margin
+        if self.gradient == "regret_bound":
+            return last[:, :0]
+        if self.held == "start":
+            return before[0]
+        if self.held == "adapted":
+            return last
+        return jnp.concatenate([jnp.swapaxes(before, 0, 1).reshape(last.shape[0], -1), last], axis=1)
 
     def _every(self, packed: Float[Array, " k"], walk: Walk) -> Float[Array, "M k"]:
         return jnp.broadcast_to(packed, (walk.phi.shape[0], *packed.shape))

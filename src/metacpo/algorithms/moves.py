@@ -1,7 +1,8 @@
 """How an update moves: from the linearised data (g, b, c) and the metric H to a step x.
 
 Descent convention throughout (DESIGN.md §3): g is the gradient of what is lowered, c_j + b_jᵀx ≤ 0 are the
-constraints, q = gᵀH⁻¹g, r = bᵀH⁻¹g, s = bᵀH⁻¹b. Every move is differentiable in all of its inputs.
+constraints, q = gᵀH⁻¹g, r = bᵀH⁻¹g, s = bᵀH⁻¹b. H⁻¹(g, b) is known when a move is asked: none solves again. Every move
+is differentiable in all of its inputs.
 """
 
 from dataclasses import dataclass
@@ -13,20 +14,28 @@ import jax.numpy as jnp
 import lineax
 from jaxtyping import Array, Bool, Float, Int
 
-from metacpo.solver import Case, CGSettings, Implicit, Problem, inverse_times, relative_residual, solve
+from metacpo.solver import Case, Problem, Solved, solve
 
 Operator = lineax.AbstractLinearOperator
 
 
 class Linearised(eqx.Module):
-    """What a move knows: g [n], b [m, n], c [m], H (None: the identity), the region's size δ, and the rate's factor."""
+    """What a move knows: H⁻¹ of the rows (g, b_1, ..., b_m), c [m], H (None: the identity), the region's size δ, and
+    the rate's factor."""
 
-    g: Float[Array, " n"]
-    b: Float[Array, "m n"]
+    solved: Solved
     c: Float[Array, " m"]
     H: Operator | None
     delta: Float[Array, ""]
     scale: Float[Array, ""]
+
+    @property
+    def g(self) -> Float[Array, " n"]:
+        return self.solved.v[0]
+
+    @property
+    def b(self) -> Float[Array, "m n"]:
+        return self.solved.v[1:]
 
 
 class Proposal(eqx.Module):
@@ -48,7 +57,7 @@ class Move(Protocol):
     limits: bool
     searched: bool
 
-    def __call__(self, data: Linearised, cg: CGSettings) -> Proposal: ...
+    def __call__(self, data: Linearised) -> Proposal: ...
 
 
 @dataclass(frozen=True)
@@ -58,8 +67,8 @@ class Constrained:
     limits = True
     searched = True
 
-    def __call__(self, data: Linearised, cg: CGSettings) -> Proposal:
-        solution = solve(Problem(data.g, data.b, data.c, data.H, data.delta), cg=cg)
+    def __call__(self, data: Linearised) -> Proposal:
+        solution = solve(Problem(data.g, data.b, data.c, data.H, data.delta), solved=data.solved)
         return Proposal(solution.step, solution.case, solution.residual, solution.edge)
 
 
@@ -70,8 +79,9 @@ class Free:
     limits = False
     searched = True
 
-    def __call__(self, data: Linearised, cg: CGSettings) -> Proposal:
-        solution = solve(Problem(data.g, data.b[:0], data.c[:0], data.H, data.delta), cg=cg)
+    def __call__(self, data: Linearised) -> Proposal:
+        alone = jax.tree.map(lambda x: x[:1], data.solved)
+        solution = solve(Problem(data.g, data.b[:0], data.c[:0], data.H, data.delta), solved=alone)
         return Proposal(solution.step, solution.case, solution.residual, solution.edge)
 
 
@@ -87,16 +97,16 @@ class Projected:
     limits = True
     searched = True
 
-    def __call__(self, data: Linearised, cg: CGSettings) -> Proposal:
+    def __call__(self, data: Linearised) -> Proposal:
         if data.c.shape[0] == 0:
-            return Free()(data, cg)
+            return Free()(data)
         g, b, c = data.g, data.b[0], data.c[0]
-        (y_g, y_b), residual = _inverse(data.H, jnp.stack([g, b]), cg)
+        y_g, y_b = data.solved.y
         q, r, s = g @ y_g, b @ y_g, b @ y_b
         speed = jnp.sqrt(jnp.where(q > 0, 2 * data.delta / jnp.where(q > 0, q, 1), 0))
         excess = jnp.where(s > 0, jnp.maximum(0, c - speed * r) / jnp.where(s > 0, s, 1), 0)
         case = jnp.where(excess > 0, jnp.where(c > 0, Case.RECOVERING, Case.BINDING), Case.SLACK)
-        return _proposal(-speed * y_g - excess * y_b, case, residual)
+        return _proposal(-speed * y_g - excess * y_b, case, data.solved.residual)
 
 
 @dataclass(frozen=True)
@@ -121,14 +131,12 @@ class Penalised:
     limits = True
     searched = True
 
-    def __call__(self, data: Linearised, cg: CGSettings) -> Proposal:
-        rhs = jnp.concatenate([data.g[None], data.b])
-        y, residual = _inverse(data.H, rhs, cg)
-        gram = rhs @ y.T  # of g, b_1, ..., b_m under H⁻¹
+    def __call__(self, data: Linearised) -> Proposal:
+        y, gram = data.solved.y, data.solved.products()
         u = self._dual(gram, data.c) if data.c.shape[0] else data.c
         eta = (self.price + self.cost_price * jnp.sum(u)) / data.scale
         case = jnp.where(jnp.any(u > 0), jnp.where(jnp.any(data.c > 0), Case.RECOVERING, Case.BINDING), Case.SLACK)
-        return _proposal(-(y[0] + u @ y[1:]) / eta, case, residual)
+        return _proposal(-(y[0] + u @ y[1:]) / eta, case, data.solved.residual)
 
     def _dual(self, gram: Float[Array, "k k"], c: Float[Array, " m"]) -> Float[Array, " m"]:
         """argmax D over [0, most]ᵐ from u = 0. gram: of g, b_1, ..., b_m under H⁻¹."""
@@ -153,9 +161,9 @@ class Natural:
     limits = False
     searched = True
 
-    def __call__(self, data: Linearised, cg: CGSettings) -> Proposal:
-        (y,), residual = _inverse(data.H, data.g[None], cg)
-        return _proposal(-self.rate * data.scale * y, jnp.asarray(Case.UNCONSTRAINED), residual)
+    def __call__(self, data: Linearised) -> Proposal:
+        x = -self.rate * data.scale * data.solved.y[0]
+        return _proposal(x, jnp.asarray(Case.UNCONSTRAINED), data.solved.residual)
 
 
 @dataclass(frozen=True)
@@ -166,15 +174,8 @@ class Descent:
     limits = False
     searched = False
 
-    def __call__(self, data: Linearised, cg: CGSettings) -> Proposal:
+    def __call__(self, data: Linearised) -> Proposal:
         return _proposal(-self.rate * data.scale * data.g, jnp.asarray(Case.UNCONSTRAINED), jnp.zeros((), data.g.dtype))
-
-
-def _inverse(H: Operator | None, rhs: Float[Array, "k n"], cg: CGSettings) -> tuple[Array, Float[Array, ""]]:
-    """H⁻¹ times every row, and the largest relative residual; NaN where a row is not finite, whose y is 0."""
-    y, hy, _ = inverse_times(H, rhs, cg, Implicit())
-    known = jnp.all(jnp.isfinite(rhs)) & jnp.all(jnp.isfinite(hy))
-    return y, jnp.where(known, jnp.max(relative_residual(rhs, hy)), jnp.nan)
 
 
 def _proposal(x: Float[Array, " n"], case: Array, residual: Float[Array, ""]) -> Proposal:

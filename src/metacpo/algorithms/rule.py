@@ -2,11 +2,13 @@
 
     (g, b, c) = linearised surrogates at φ        trust_region.py
     f = reward·L_R + costs·c                      aims.py      (the Lagrangian, a switch, a penalty, or L_R alone)
-    x = move(∇f, b, c, H, δ)                      moves.py     (CPO's step, TRPO's, PCPO's, a gradient step, ...)
+    H⁻¹(∇f, b), once; b̃, b without the noise in its square                                                     signal.py
+    δ(c, b̃ᵀH⁻¹b̃)                                  trust_region.py
+    x = move(∇f, b̃, c, H, δ)                      moves.py     (CPO's step, TRPO's, PCPO's, a gradient step, ...)
     φ' = φ + α·x                                  α by a line search that holds the step to its word
 
 `update` does all of it. `propose` stops before the line search, and is differentiable: a meta-gradient goes
-through it with α and δ held constant.
+through it with α, and what of the data is signal, held constant.
 """
 
 from collections.abc import Callable
@@ -15,23 +17,26 @@ from dataclasses import dataclass, field
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import lineax
 from jaxtyping import Array, Bool, Float
 
 from metacpo.algorithms.aims import Aim, Reward, Weights
 from metacpo.algorithms.finite import all_finite
 from metacpo.algorithms.knobs import Knobs
 from metacpo.algorithms.moves import Constrained, Linearised, Move, Proposal
+from metacpo.algorithms.signal import Signal, debiasing, measured
 from metacpo.algorithms.trust_region import (
     LinearData,
     TrustRegionSettings,
     cg_settings,
+    contrast_gradients,
     linearise,
     metric,
     trust_region,
 )
 from metacpo.estimation import Batch, kl, surrogates
 from metacpo.policies import GaussianPolicy
-from metacpo.solver import Case, backtrack
+from metacpo.solver import Case, Solved, backtrack
 
 Objective = tuple[Float[Array, ""], Float[Array, " m"]]  # (L_R, c)
 
@@ -46,10 +51,7 @@ class Rule:
 
 
 class StepStats(eqx.Module):
-    """What became of one update. Promises are changes that the surrogates predict for the accepted step.
-
-    delta is the region's size before the factor that knobs carry: what `propose` takes again.
-    """
+    """What became of one update. Promises are changes that the surrogates predict for the accepted step."""
 
     case: Float[Array, "*M"]
     accepted: Float[Array, "*M"]
@@ -62,6 +64,18 @@ class StepStats(eqx.Module):
     cost_share: Float[Array, "*M"]  # of the weights in the aim: ν/(1 + ν) for a multiplier ν
     promised_loss: Float[Array, "*M"]  # change of L_R
     promised_cost: Float[Array, "*M m"]  # change of c, per-step units
+    signal: Signal
+
+
+class Proposed(eqx.Module):
+    """A step before its line search: x, the weights of f, δ, what of the data is signal, and what 1 of each violation
+    weighs where not all can be repaired, 1/s_j (0 where b_j = 0: no step changes it)."""
+
+    proposal: Proposal
+    weights: Weights
+    delta: Float[Array, ""]
+    signal: Signal
+    violation_weight: Float[Array, " m"]
 
 
 def propose(
@@ -69,48 +83,79 @@ def propose(
     phi: Float[Array, " n"],
     knobs: Knobs,
     batch: Batch,
-    delta: Float[Array, ""] | None,
+    signal: Signal | None,
     rule: Rule,
     linear: Callable[[GaussianPolicy, Array, Batch], LinearData] = linearise,
-) -> tuple[Proposal, Weights, Knobs, Float[Array, ""]]:
-    """(x, the weights of f, the knobs afterwards, δ) at φ on a batch.
+) -> tuple[Proposed, Knobs]:
+    """The step at φ on a batch, and the knobs afterwards.
 
-    Differentiable in φ and the knobs (reverse mode) with the batch and δ fixed: the meta-gradient goes through here.
-    δ is before the factor that the knobs carry; without a given one it is that of `trust_region`. `linear` says how
-    the data's dependence on φ counts in the derivative.
+    Differentiable in φ and the knobs (reverse mode) with the batch and a given `signal` fixed: the meta-gradient goes
+    through here. Without one the signal is measured, on the halves of the batch. `linear` says how the data's
+    dependence on φ counts in the derivative.
     """
     g, b, c = linear(policy, phi, batch)
+    c = c + batch.margin
     weights, knobs_after = rule.aim(c, knobs)
-    H = metric(policy, phi, batch, rule.region)
-    if delta is None:
-        delta = trust_region(b, c, H, rule.region)
-    delta, scale = jax.lax.stop_gradient(delta), jnp.exp(knobs.log_scale)
-    data = Linearised(weights.reward * g + weights.costs @ b, b, c, H, delta * scale, scale)
-    return rule.move(data, cg_settings(rule.region)), weights, knobs_after, delta
+    contrasts = contrast_gradients(policy, phi, batch) if signal is None else None
+    data = LossAndCosts(g, b, c, metric(policy, phi, batch, rule.region), contrasts)
+    return composed(data, weights, jnp.exp(knobs.log_scale), signal, rule), knobs_after
+
+
+class LossAndCosts(eqx.Module):
+    """(g, b, c) and the metric H of an update; contrasts [1 + m, n]: of the halves of what g and b are means of."""
+
+    g: Float[Array, " n"]
+    b: Float[Array, "m n"]
+    c: Float[Array, " m"]
+    H: lineax.AbstractLinearOperator | None
+    contrasts: Float[Array, "k n"] | None
+
+
+def composed(
+    data: LossAndCosts, weights: Weights, scale: Float[Array, ""], signal: Signal | None, rule: Rule
+) -> Proposed:
+    """The rule's step, δ and their company from linearised data; `signal` is measured on the contrasts if not given."""
+    g, b, c, H = data.g, data.b, data.c, data.H
+    k = 1 + c.shape[0]
+    rows = jnp.concatenate([g[None], b])
+    if signal is None and data.contrasts is not None:
+        both = Solved.of(H, jnp.concatenate([rows, data.contrasts]), cg_settings(rule.region))
+        squares = jnp.diagonal(both.products())
+        signal = measured(squares[:k], squares[k:])
+        solved = jax.tree.map(lambda x: x[:k], both)
+    else:
+        solved = Solved.of(H, rows, cg_settings(rule.region))
+    assert signal is not None, "either the signal or the contrasts to measure it"
+    f = jnp.eye(k, dtype=g.dtype).at[0].set(jnp.append(weights.reward, weights.costs))
+    solved = solved.combined(f)  # (∇f, b)
+    solved = solved.combined(debiasing(solved.products(), signal))  # (∇f, b̃)
+    S = solved.products()[1:, 1:]
+    delta = trust_region(S, c, scale, signal, rule.region)
+    s = jnp.diagonal(S)
+    proposal = rule.move(Linearised(solved, c, H, delta, scale))
+    return Proposed(proposal, weights, delta, signal, jnp.where(s > 0, 1 / jnp.where(s > 0, s, 1), 0))
 
 
 def update(
     policy: GaussianPolicy, phi: Float[Array, " n"], knobs: Knobs, batch: Batch, rule: Rule
 ) -> tuple[Float[Array, " n"], Knobs, StepStats]:
     """φ + α·x with the largest accepted α (0 if none): the step of an inner loop, not differentiated."""
-    proposal, weights, knobs, delta = propose(policy, phi, knobs, batch, None, rule)
+    proposed, knobs = propose(policy, phi, knobs, batch, None, rule)
 
     def objective(new: Float[Array, " n"]) -> Objective:
-        return surrogates(policy, new, batch)
+        L_R, c = surrogates(policy, new, batch)
+        return L_R, c + batch.margin
 
     def divergence(new: Float[Array, " n"]) -> Float[Array, ""]:
         return kl(policy, phi, new, batch)
 
-    bound = delta * jnp.exp(knobs.log_scale)
-    phi, stats = line_search(phi, proposal, weights, bound, objective, divergence, rule)
-    return phi, knobs, eqx.tree_at(lambda s: s.delta, stats, delta)
+    phi, stats = line_search(phi, proposed, objective, divergence, rule)
+    return phi, knobs, stats
 
 
 def line_search(
     phi: Float[Array, " k"],
-    proposal: Proposal,
-    weights: Weights,
-    delta: Float[Array, ""],
+    proposed: Proposed,
     objective: Callable[[Float[Array, " k"]], Objective],
     divergence: Callable[[Float[Array, " k"]], Float[Array, ""]],
     rule: Rule,
@@ -120,13 +165,13 @@ def line_search(
     If none does, φ stays as it is, and what the stats promise is no change. A move that is not searched keeps α = 1
     as long as everything about it is finite.
     """
-    before = objective(phi)
+    before, proposal = objective(phi), proposed.proposal
 
     def trial(alpha: Float[Array, ""]):
         new = phi + alpha * proposal.step
         after, distance = objective(new), divergence(new)
         if rule.move.searched:
-            verdict = acceptable(proposal.case, before, after, weights, distance, delta, rule.move.limits)
+            verdict = acceptable(proposed, before, after, distance, rule.move.limits)
         else:
             verdict = jnp.all(jnp.isfinite(new)) & jnp.isfinite(distance) & (proposal.case != Case.INVALID)
         return verdict, (after, distance)
@@ -138,37 +183,47 @@ def line_search(
         case=proposal.case.astype(phi.dtype),
         accepted=accepted.astype(phi.dtype),
         kl=jnp.where(accepted, distance, 0.0),
-        delta=delta,
+        delta=proposed.delta,
         alpha=alpha,
         residual=proposal.residual,
         edge=proposal.edge.astype(phi.dtype),
         nonfinite=(~accepted & ~known).astype(phi.dtype),
-        cost_share=jnp.sum(weights.costs) / (weights.reward + jnp.sum(weights.costs)),
+        cost_share=_cost_share(proposed.weights),
         promised_loss=jnp.where(accepted, after[0] - before[0], 0.0),
         promised_cost=jnp.where(accepted, after[1] - before[1], 0.0),
+        signal=proposed.signal,
     )
     return jnp.where(accepted, phi + alpha * proposal.step, phi), stats
 
 
 def acceptable(
-    case: Array,
-    before: Objective,
-    after: Objective,
-    weights: Weights,
-    divergence: Float[Array, ""],
-    delta: Float[Array, ""],
-    limits: bool,
+    proposed: Proposed, before: Objective, after: Objective, divergence: Float[Array, ""], limits: bool
 ) -> Bool[Array, ""]:
     """Whether a step keeps its word on the surrogates themselves, not on their linearisation.
 
-    KL ≤ δ; the aim f falls, unless the step had to trade it for the constraint (cases INFEASIBLE and RECOVERING); and
-    where the move keeps the `limits`, the constraint is held, or at least not worsened where it was violated. NaN is
-    never acceptable.
+    KL ≤ δ; the aim f falls, unless the step had to trade it for the constraints (cases INFEASIBLE and RECOVERING).
+    Where the move keeps the `limits`, every constraint is held, or at least not worsened where it was violated; a step
+    that cannot hold all (INFEASIBLE) trades them against each other, and lowers what it minimises,
+
+        V(c) = ½Σ_j max(0, c_j)²/s_j        (solver/rows.py).
+
+    NaN is never acceptable.
     """
-    (L_R, c), (L_R_new, c_new) = before, after
+    (L_R, c), (L_R_new, c_new), weights = before, after, proposed.weights
+    case = proposed.proposal.case
     change = weights.reward * (L_R_new - L_R) + weights.costs @ (c_new - c)
-    verdict = (divergence <= delta) & jnp.isfinite(L_R_new)
+    verdict = (divergence <= proposed.delta) & jnp.isfinite(L_R_new) & jnp.all(jnp.isfinite(c_new))
     if not limits:
         return verdict & (change <= 0)
-    recovering = (case == Case.INFEASIBLE) | (case == Case.RECOVERING)
-    return verdict & jnp.all(c_new <= jnp.maximum(c, 0.0)) & ((change <= 0) | recovering)
+
+    def violation(c: Float[Array, " m"]) -> Float[Array, ""]:
+        return jnp.sum(proposed.violation_weight * jnp.maximum(c, 0.0) ** 2)
+
+    infeasible = case == Case.INFEASIBLE
+    held = jnp.where(infeasible, violation(c_new) <= violation(c), jnp.all(c_new <= jnp.maximum(c, 0.0)))
+    return verdict & held & ((change <= 0) | infeasible | (case == Case.RECOVERING))
+
+
+def _cost_share(weights: Weights) -> Float[Array, ""]:
+    costs = jnp.sum(weights.costs)
+    return costs / (weights.reward + costs)

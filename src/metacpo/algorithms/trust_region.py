@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-import lineax
 from jaxtyping import Array, Float
 
+from metacpo.algorithms.signal import Signal, trust
 from metacpo.estimation import Batch, likelihoods, surrogates
 from metacpo.policies import GaussianPolicy
-from metacpo.solver import CGSettings, Problem, solve
+from metacpo.solver import CGSettings, nearest_feasible
 
 LinearData = tuple[Float[Array, " n"], Float[Array, "m n"], Float[Array, " m"]]
 Surrogates = Callable[[GaussianPolicy, Array, Batch], tuple[Array, Array]]
@@ -47,30 +48,28 @@ def metric(policy: GaussianPolicy, phi: Float[Array, " n"], batch: Batch, settin
 
 
 def trust_region(
-    b: Float[Array, "m n"],
+    S: Float[Array, "m m"],
     c: Float[Array, " m"],
-    H: lineax.AbstractLinearOperator | None,
+    scale: Float[Array, ""],
+    signal: Signal,
     settings: TrustRegionSettings,
 ) -> Float[Array, ""]:
-    """δ of a step from constraint values c with gradients b; constant under differentiation.
+    """δ of a step from constraint values c, their gradients' products S = BH⁻¹Bᵀ and the learned factor `scale`.
 
-    The shortest x with c + bᵀx = 0 is −(c/s)H⁻¹b, s = bᵀH⁻¹b, and has ½xᵀHx = c²/2s: what the repair of a broken
-    constraint needs. A step gets that and the cautious share, but no more than max_kl:
+    The shortest x with c + Bx ≤ 0 says what the repair of broken constraints needs (`solver.nearest_feasible`; for one
+    constraint c²/2s). A step gets that, and the cautious share for the loss:
 
-        δ = min(max_kl, caution · max_kl + max_j c_j²/2s_j over the broken ones, c_j > 0)
+        δ = share · max_kl · trust(loss) + min(½xᵀHx, (1 − share)₊ · max_kl · trust(costs)),    share = scale · caution
+
+    Differentiable in S, c and scale: the meta-gradient knows how φ changes the size of the steps that follow. The scale
+    multiplies the loss's share alone: however small, it leaves the repair its room. trust: see signal.py.
     """
-    whole = jnp.asarray(settings.max_kl, c.dtype)
-    if settings.caution == 1 or c.shape[0] == 0:
-        return settings.caution * whole
-
-    def needed(b_j: Float[Array, " n"], c_j: Float[Array, ""]) -> Float[Array, ""]:
-        # The solver's step along b has λ = √(s/2δ); at δ = ½ that is √s. b = 0 repairs nothing.
-        problem = Problem(b_j, b[:0], c[:0], H, jnp.asarray(0.5, c.dtype))
-        s = solve(problem, cg=cg_settings(settings)).lam ** 2
-        return jnp.where((c_j > 0) & (s > 0), c_j**2 / (2 * jnp.where(s > 0, s, 1)), 0)
-
-    repair = jnp.max(jax.vmap(needed)(b, c))
-    return jax.lax.stop_gradient(jnp.minimum(whole, settings.caution * whole + repair))
+    share = scale * settings.caution
+    room = jnp.where(share < 1, (1 - share) * settings.max_kl, 0)
+    broken = c > 0
+    room = room * jnp.max(jnp.where(broken, trust(signal.cost), 0), initial=0)
+    repair = nearest_feasible(S, c)
+    return share * settings.max_kl * trust(signal.loss) + jnp.where(repair <= room, repair, room)
 
 
 def linearise(policy: GaussianPolicy, phi: Float[Array, " n"], batch: Batch) -> LinearData:
@@ -83,6 +82,14 @@ def linearise_as_drawn(policy: GaussianPolicy, phi: Float[Array, " n"], batch: B
     """The same values on the data's own policy; the derivative takes the data, and c, as they came (E-MAML)."""
     g, b, _ = _linearise(policy, likelihoods, phi, batch)  # pyright: ignore[reportGeneralTypeIssues]  (partial)
     return g, b, batch.c
+
+
+def contrast_gradients(policy: GaussianPolicy, phi: Float[Array, " n"], batch: Batch) -> Float[Array, "k n"]:
+    """The contrasts of the batch's halves, ½(ĝ_1 − ĝ_2) and the same of every b_j: see signal.py."""
+    halves = (batch.weight * batch.contrast, batch.cost_weight * batch.contrast)
+    opposed = eqx.tree_at(lambda D: (D.weight, D.cost_weight), batch, halves)
+    d_g, d_b, _ = linearise(policy, phi, opposed)
+    return jnp.concatenate([d_g[None], d_b])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))

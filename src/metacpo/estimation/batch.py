@@ -7,8 +7,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+from scipy.stats import t as student_t
 
 from metacpo.estimation.critics import CriticName, fit_values
+from metacpo.estimation.halves import contrast
 from metacpo.estimation.returns import discounts, gae
 from metacpo.policies import Normaliser
 from metacpo.rollout import Trajectory
@@ -23,9 +25,8 @@ class EstimationSettings:
 
     gamma, lam, critic serve the reward; cost_gamma, cost_lam, cost_critic every cost.
     cost_measure says which cost the limit limits: "episode" (Σ c_t) or "discounted" (Σ γᵗ c_t).
-    Updates aim below the limit h, because a batch measures the cost with an error and a surrogate keeps only part
-    of its promises: at cost_target·h, with cost_margin standard errors of the batch's mean added to the cost, and
-    critic_margin of what the cost critic does not explain.
+    An update aims at the limit with probability `confidence`, given the batch: c gets as many standard errors of the
+    batch's mean cost as Student's t says (0 at 0.5). One episode has no spread, and no margin.
     """
 
     gamma: float = 0.99
@@ -35,16 +36,15 @@ class EstimationSettings:
     critic: CriticName = "ridge"
     cost_critic: CriticName = "ridge"
     cost_measure: CostMeasure = "episode"
-    cost_target: float = 1.0
-    cost_margin: float = 0.0
-    critic_margin: float = 0.0
+    confidence: float = 0.95
 
 
 class Batch(eqx.Module):
     """N steps on one task with all that is constant under an update (the data D^k). Leading axis M for tasks.
 
-    c is the constraint's value at the policy that made the data, in per-step units (DESIGN.md §3).
-    weight and cost_weight sum to 1 over the steps; cost_weight carries γᵗ under the discounted measure.
+    c is the constraint's value at the policy that made the data, in per-step units, margin what an update adds to it to
+    be as confident as it should be. weight and cost_weight sum to 1 over the steps; cost_weight carries γᵗ under the
+    discounted measure. contrast opposes one half of the episodes to the other (algorithms/signal.py).
     """
 
     z: Float[Array, "*M N O"]
@@ -54,7 +54,9 @@ class Batch(eqx.Module):
     cost_advantage: Float[Array, "*M N m"]
     weight: Float[Array, "*M N"]
     cost_weight: Float[Array, "*M N"]
+    contrast: Float[Array, "*M N"]
     c: Float[Array, "*M m"]
+    margin: Float[Array, "*M m"]
 
     @property
     def kl_weight(self) -> Float[Array, "*M N"]:
@@ -73,6 +75,7 @@ class EpisodeStats(eqx.Module):
     episode_cost: Float[Array, "*M m"]
     discounted_cost: Float[Array, "*M m"]
     length: Float[Array, "*M"]
+    discounted_length: Float[Array, "*M"]  # Σ γᵗ over an episode's steps
     nonfinite: Float[Array, "*M"]  # worlds
     critic_nonfinite: Float[Array, "*M"]  # critics without a finite value, replaced by V = 0
     obs_mean: Float[Array, "*M O"]
@@ -89,6 +92,7 @@ def episode_stats(trajectory: Trajectory, gamma: float) -> EpisodeStats:
         episode_cost=jnp.mean(jnp.sum(trajectory.cost, axis=0), axis=0),
         discounted_cost=jnp.mean(jnp.sum(weights * trajectory.cost, axis=0), axis=0),
         length=jnp.mean(jnp.sum(trajectory.valid, axis=0)),
+        discounted_length=jnp.mean(jnp.sum(weights[..., 0] * trajectory.valid, axis=0)),
         nonfinite=trajectory.nonfinite,
         critic_nonfinite=jnp.zeros_like(trajectory.nonfinite),
         obs_mean=obs_mean,
@@ -134,9 +138,7 @@ def make_batch(
     fade = discounts(settings.gamma, valid.shape[0])[:, None]
     cost_weight = weight if episodic else _normalised(valid * fade)
     stats = eqx.tree_at(lambda s: s.critic_nonfinite, episode_stats(trajectory, settings.gamma), lost)
-    c = constraint_value(trajectory, stats, cost_limit, settings)
-    if settings.critic_margin:
-        c = c + settings.critic_margin * critic_error(cost_advantage, cost_weight)
+    c, margin = constraint_value(trajectory, stats, cost_limit, settings)
     reward_advantage = reward_advantage - jnp.sum(weight * reward_advantage)
     cost_advantage = cost_advantage - jnp.sum(cost_weight[..., None] * cost_advantage, axis=(0, 1))
     batch = Batch(
@@ -147,7 +149,9 @@ def make_batch(
         cost_advantage=_flat(cost_advantage),
         weight=_flat(weight),
         cost_weight=_flat(cost_weight),
+        contrast=_flat(jnp.broadcast_to(contrast(valid.shape[1]).astype(z.dtype), valid.shape)),
         c=c,
+        margin=margin,
     )
     return batch, stats
 
@@ -184,29 +188,26 @@ def finite_values(
 
 def constraint_value(
     trajectory: Trajectory, stats: EpisodeStats, cost_limit: Float[Array, " m"], settings: EstimationSettings
-) -> Float[Array, " m"]:
-    """c in per-step units: (J_C − h)/T̄ for the episode measure, (1 − γ)(J_C − h) for the discounted one.
+) -> tuple[Float[Array, " m"], Float[Array, " m"]]:
+    """c and its margin, in cost per step: c = (J_C − h)/T̄, J_C the batch's mean of Σ w_t c_t and T̄ that of Σ w_t.
 
-    J_C is the mean over the batch plus `cost_margin` standard errors of that mean, h `cost_target` of the limit.
+    w_t = 1 for the episode measure, γᵗ for the discounted one. These are the weights of L_C, normalised there:
+
+        ∇J_C = E Σ_t w_t ∇log π(a_t|s_t) Â_t = T̄ · ∇L_C,
+
+    so that c and L_C have one unit however long episodes are and however they end. margin = t · std(Σ w_t c_t)/√B/T̄,
+    t the `confidence` quantile of Student's distribution with B − 1 degrees of freedom.
     """
-    cost, unit = trajectory.cost, 1.0 / jnp.maximum(stats.length, 1.0)
+    cost, length = trajectory.cost, stats.length
     if settings.cost_measure == "discounted":
         cost = cost * discounts(settings.gamma, cost.shape[0])[:, None, None]
-        unit = 1.0 - settings.gamma
+        length = stats.discounted_length
     per_episode = jnp.sum(cost, axis=0)
-    error = jnp.std(per_episode, axis=0) / jnp.sqrt(jnp.asarray(max(per_episode.shape[0] - 1, 1), cost.dtype))
-    return unit * (jnp.mean(per_episode, axis=0) + settings.cost_margin * error - settings.cost_target * cost_limit)
-
-
-def critic_error(cost_advantage: Float[Array, "T B m"], cost_weight: Float[Array, "T B"]) -> Float[Array, " m"]:
-    """Standard error over episodes of the mean advantage of the policy's own actions, in cost per step.
-
-    That mean is 0 in every episode where the critic foresees all that happens. What is left is how far the surrogate
-    L_C, an average of these advantages, can be off. 0 for a single episode, which has no spread to judge by.
-    """
-    B = cost_advantage.shape[1]
-    each = B * jnp.sum(cost_weight[..., None] * cost_advantage, axis=0)
-    return jnp.std(each, axis=0) / jnp.sqrt(jnp.asarray(max(B - 1, 1), cost_advantage.dtype))
+    B = per_episode.shape[0]
+    t = float(student_t.ppf(settings.confidence, B - 1)) if B > 1 else 0.0
+    error = jnp.std(per_episode, axis=0) / jnp.sqrt(jnp.asarray(max(B - 1, 1), cost.dtype))
+    unit = 1.0 / jnp.maximum(length, 1.0)
+    return unit * (jnp.mean(per_episode, axis=0) - cost_limit), unit * t * error
 
 
 def _normalised(weight: Float[Array, "T B"]) -> Float[Array, "T B"]:

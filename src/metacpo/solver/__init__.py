@@ -4,7 +4,8 @@ minimise gᵀx   subject to   c_j + b_jᵀx ≤ 0,   ½ xᵀHx ≤ δ
 """
 
 from metacpo.solver.adjoint import FirstOrder, Implicit, Unrolled
-from metacpo.solver.metric import CGSettings, diagonal, inverse_times, jacobi, relative_residual
+from metacpo.solver.metric import CGSettings, Solved, diagonal, inverse_times, jacobi, relative_residual
+from metacpo.solver.nearest import nearest_feasible
 from metacpo.solver.problem import Case, Problem, Solution, Stats
 from metacpo.solver.search import backtrack
 from metacpo.solver.step import solve
@@ -16,12 +17,14 @@ __all__ = [
     "Implicit",
     "Problem",
     "Solution",
+    "Solved",
     "Stats",
     "Unrolled",
     "backtrack",
     "diagonal",
     "inverse_times",
     "jacobi",
+    "nearest_feasible",
     "relative_residual",
     "solve",
 ]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float, Int, Key
 
-from metacpo.solver.adjoint import Adjoint, Unrolled
+from metacpo.solver.adjoint import Adjoint, Implicit, Unrolled
 
 Operator = lx.AbstractLinearOperator
 Product = Callable[[Float[Array, " n"]], Float[Array, " n"]]
@@ -28,6 +28,36 @@ class CGSettings(eqx.Module):
     atol: float = eqx.field(static=True, default=0.0)
     max_steps: int = eqx.field(static=True, default=100)
     smallest_eigenvalue: float = eqx.field(static=True, default=0.0)
+
+
+class Solved(eqx.Module):
+    """Vectors v_i with y_i ≈ H⁻¹v_i, Hy_i (constant under differentiation), and the iterations that each y_i took."""
+
+    v: Float[Array, "k n"]
+    y: Float[Array, "k n"]
+    hy: Float[Array, "k n"]
+    iterations: Int[Array, " k"]
+
+    @staticmethod
+    def of(metric: Operator | None, v: Float[Array, "k n"], settings: CGSettings) -> "Solved":
+        """One batched solve for all rows of v."""
+        return Solved(v, *inverse_times(metric, v, settings, Implicit()))
+
+    def combined(self, weights: Float[Array, "j k"]) -> "Solved":
+        """The same for weights·v: H⁻¹ is linear, so that nothing is solved again."""
+        v, y, hy = (jnp.matmul(weights, x, precision=jax.lax.Precision.HIGHEST) for x in (self.v, self.y, self.hy))
+        iterations = jnp.full(weights.shape[0], jnp.max(self.iterations))
+        return Solved(v, y, jax.lax.stop_gradient(hy), iterations)
+
+    def products(self) -> Float[Array, "k k"]:
+        """v_iᵀH⁻¹v_j."""
+        return jnp.matmul(self.v, self.y.T, precision=jax.lax.Precision.HIGHEST)
+
+    @property
+    def residual(self) -> Float[Array, ""]:
+        """The largest ‖v_i − Hy_i‖₂/‖v_i‖₂; NaN where a number is not finite."""
+        known = jnp.all(jnp.isfinite(self.v)) & jnp.all(jnp.isfinite(self.hy))
+        return jnp.where(known, jnp.max(relative_residual(self.v, self.hy)), jnp.nan)
 
 
 def inverse_times(

@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float
 from metacpo.solver.adjoint import Adjoint, FirstOrder, Implicit
 from metacpo.solver.answer import Answer, error_bound, gradient_error
 from metacpo.solver.inputs import check_shapes, check_values, finite_inputs
-from metacpo.solver.metric import CGSettings, inverse_times, relative_residual
+from metacpo.solver.metric import CGSettings, Solved, inverse_times, relative_residual
 from metacpo.solver.one import solve_one
 from metacpo.solver.problem import Case, Problem, Solution, Stats
 from metacpo.solver.rows import solve_rows
@@ -21,6 +21,7 @@ def solve(
     edge: float = 1e-3,
     adjoint: Adjoint | None = None,
     preconditioner: lx.AbstractLinearOperator | None = None,
+    solved: Solved | None = None,
 ) -> Solution:
     """Solve  min gᵀx  s.t.  c_j + b_jᵀx ≤ 0,  ½ xᵀHx ≤ δ  (j = 1..m); shapes, units and signs in `Problem`.
 
@@ -36,6 +37,7 @@ def solve(
 
     ½ xᵀHx ≤ δ holds to rounding even if `cg` (default `CGSettings()`) stops early: an x that is too long is
     shortened. `preconditioner` ≈ H⁻¹, positive definite, makes `cg` need fewer iterations if it is a good one.
+    `solved`: H⁻¹ of the rows (g, b_1, ..., b_m), where they are known already; nothing is solved then.
 
     The derivative in g, b, c, δ, weight and whatever H closes over is that of the solution map within its case
     and active set, in both modes and to every order. `adjoint` (default `Implicit()`) says how it goes through
@@ -62,7 +64,10 @@ def solve(
     g_scale, b_scale = _scale(g), jax.vmap(_scale)(b)
     g, b, c = g / g_scale, b / b_scale[:, None], c / b_scale
     rhs = jnp.concatenate([g[None], b])
-    y, hy, iterations = inverse_times(problem.metric, rhs, cg, adjoint, preconditioner)
+    if solved is None:
+        y, hy, iterations = inverse_times(problem.metric, rhs, cg, adjoint, preconditioner)
+    else:
+        y, hy, iterations = _scaled(solved, jnp.append(g_scale, b_scale))
     finite = finite & jnp.all(jnp.isfinite(hy))
     y, hy = jnp.where(finite, y, 0), jnp.where(finite, hy, 0)
 
@@ -81,6 +86,13 @@ def solve(
     valid = finite & definite & jnp.all(jnp.isfinite(x)) & jnp.isfinite(lam) & jnp.all(jnp.isfinite(nu))
     solution = _solution(x, lam, nu, answer, stats, valid, problem.c.shape[0])
     return jax.lax.stop_gradient(solution) if isinstance(adjoint, FirstOrder) else solution
+
+
+def _scaled(solved: Solved, scale: Float[Array, " k"]) -> tuple[Array, Array, Array]:
+    """y, Hy and iterations of the rows divided by `scale`; the row that stands for m = 0 is zero."""
+    missing = scale.shape[0] - solved.y.shape[0]
+    y, hy = (jnp.pad(a, ((0, missing), (0, 0))) / scale[:, None] for a in (solved.y, solved.hy))
+    return y, hy, jnp.pad(solved.iterations, (0, missing))
 
 
 def _solution(
