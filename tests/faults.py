@@ -116,7 +116,7 @@ def learner(fault: int | jax.Array, damping: float = 0.1) -> Learner:
         env=world,
         tasks=world.tasks,
         policy=GaussianPolicy(world.observation_size, world.action_size, (4,), 0.5),
-        estimation=EstimationSettings(cost_margin=1.0),
+        estimation=EstimationSettings(confidence=0.9),
         meta=MetaSettings(tasks=4, steps=2, episodes=6),
         algorithm=Algorithm(inner=rule, outer=rule),
     )

@@ -13,8 +13,7 @@ def test_a_warmup_differs_only_where_its_settings_say():
     assert (first.meta.steps, first.meta.tasks, first.meta.episodes) == (0, settings.tasks, settings.episodes)
     region, before = first.algorithm.outer.region, learner.algorithm.outer.region
     assert (region.max_kl, region.damping) == (settings.max_kl, settings.damping)
-    aims = (first.estimation.cost_target, first.estimation.cost_margin)
-    assert aims == (settings.cost_target, settings.cost_margin) == (1.0, 0.0)
+    assert first.estimation.confidence == settings.confidence == 0.5  # the limit itself
     undone = dataclasses.replace(first, meta=learner.meta, algorithm=learner.algorithm, estimation=learner.estimation)
     assert undone == learner
     # Everything else in the three sections stays too.
@@ -22,5 +21,5 @@ def test_a_warmup_differs_only_where_its_settings_say():
         first.algorithm.outer, region=dataclasses.replace(region, max_kl=before.max_kl, damping=before.damping)
     )
     assert dataclasses.replace(first.algorithm, outer=outer) == learner.algorithm
-    aims = dict(cost_target=learner.estimation.cost_target, cost_margin=learner.estimation.cost_margin)
-    assert dataclasses.replace(first.estimation, **aims) == learner.estimation
+    confidence = learner.estimation.confidence
+    assert dataclasses.replace(first.estimation, confidence=confidence) == learner.estimation

@@ -108,7 +108,7 @@ def exact_batch(phi, chain: Chain) -> Batch:
         cost_advantage=v.A_C.ravel()[:, None],
         weight=weight,
         cost_weight=weight,
-        contrast=jnp.zeros_like(weight),
+        contrast=jnp.zeros_like(weight)[:, None],
         margin=jnp.zeros(1),
         c=(1 - GAMMA) * (v.J_C - chain.limit)[None],
     )

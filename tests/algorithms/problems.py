@@ -51,7 +51,7 @@ def random_batch(phi, key, m: int = 1) -> Batch:
         cost_advantage=0.1 * jax.random.normal(keys[4], (STEPS, m)),
         weight=weight / jnp.sum(weight),
         cost_weight=cost_weight / jnp.sum(cost_weight),
-        contrast=jnp.zeros(STEPS),  # nothing is known of a noise, so that all of it counts as signal
+        contrast=jnp.zeros((STEPS, 1)),  # nothing is known of a noise, so that all of it counts as signal
         c=jnp.zeros(m),
         margin=jnp.zeros(m),
     )

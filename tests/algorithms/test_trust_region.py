@@ -118,7 +118,8 @@ def test_a_step_gets_what_the_repair_needs_and_a_cautious_share(x64, rows, c, sh
     repair = min(share - 0.3, 1 - 0.3 * 0.2) if share < 1 else 1 - 0.3 * 0.2
     expected = min(0.3 * 0.2 + repair, 1.0) * DELTA
     assert float(size(S, jnp.asarray(c, float), jnp.asarray(0.2))) == pytest.approx(expected)
-    assert float(trust_region(b, jnp.asarray(c), metric, dataclasses.replace(settings, caution=1.0))) == DELTA
+    whole = dataclasses.replace(settings, caution=1.0)
+    assert float(trust_region(S, jnp.asarray(c, float), jnp.asarray(1.0), Signal.full(m), whole)) == DELTA
 
 
 @pytest.mark.parametrize(
@@ -137,6 +138,40 @@ def test_an_update_stays_in_its_region(x64, case, share):
     assert float(stats.accepted) == 1
     assert float(stats.delta) == pytest.approx(share * DELTA)
     assert 0 < float(stats.kl) <= share * DELTA
+
+
+def test_a_step_that_trades_one_constraint_for_another_keeps_its_word():
+    """Not all can be held: what counts is the violation that the step minimises, ½Σ c²/s: .50 → .34, then back."""
+    before, after = (jnp.float32(0), jnp.array([1.0, 0.05])), (jnp.float32(0.1), jnp.array([0.80, 0.19]))
+    infeasible, recovering = proposed(Case.INFEASIBLE, 2), proposed(Case.RECOVERING, 2)
+    assert bool(acceptable(infeasible, before, after, jnp.float32(0), True))
+    assert not bool(acceptable(infeasible, after, before, jnp.float32(0), True))
+    assert not bool(acceptable(recovering, before, after, jnp.float32(0), True))  # it promised to hold both
+    # A violation counts by its distance: of a row that is hard to move, little s, a small one weighs much.
+    hard = eqx.tree_at(lambda p: p.violation_weight, infeasible, jnp.array([1.0, 100.0]))
+    assert not bool(acceptable(hard, before, after, jnp.float32(0), True))
+
+
+def test_an_infeasible_update_under_two_constraints_is_accepted(x64):
+    """c far out of reach in one row and slightly broken in the other, whose gradients oppose each other."""
+    rule = Rule(region=dataclasses.replace(EXACT["kl"], damping=0.1))
+
+    @quick_jit
+    def run(phi, key):
+        batch = random_batch(phi, key, 2)
+        first = batch.cost_advantage[:, 0]
+        opposed = jnp.stack([first, 0.5 * batch.cost_advantage[:, 1] - 0.5 * first], axis=1)
+        batch = eqx.tree_at(lambda D: (D.cost_advantage, D.c), batch, (opposed, jnp.array([1.0, 1e-4])))
+        new, _, stats = update(POLICY, phi, Knobs.init(2), batch, rule)
+        return stats, surrogates(POLICY, new, batch)[1] - batch.c
+
+    accepted, traded = 0, 0
+    for seed in range(8):
+        stats, change = run(initial(), jax.random.key(seed))
+        assert float(stats.case) == Case.INFEASIBLE
+        accepted += float(stats.accepted)
+        traded += float(change[0] < 0 < change[1])
+    assert accepted == 8 and traded >= 4
 
 
 def test_every_constraint_counts():

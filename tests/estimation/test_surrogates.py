@@ -30,6 +30,8 @@ def random_data(key):
         cost_advantage=jax.random.normal(keys[5], (N, 1)),
         weight=weight / jnp.sum(weight),
         cost_weight=cost_weight / jnp.sum(cost_weight),
+        contrast=jnp.zeros((N, 1)),
+        margin=jnp.zeros(1),
         c=jnp.array([0.25]),
     )
     return phi, batch, phi + 0.1 * jax.random.normal(keys[6], phi.shape)

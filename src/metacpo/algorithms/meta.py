@@ -123,7 +123,9 @@ def meta_update(
     states = pooled(sound_data(walk))
     H = extended(metric(policy, theta, states, region), packed, theta.shape[0])
     data = LossAndCosts(found.g, found.b, found.G, H, found.contrasts)
-    proposed = composed(data, weights, jnp.ones((), theta.dtype), None, algorithm.outer)
+    # Tasks disagree about the constraint because they differ, and one that is broken by all of them shows weakly in two
+    # halves. With b corrected for that the warm-up of Point-Circle gave its return up: 4 instead of 30.
+    proposed = composed(data, weights, jnp.ones((), theta.dtype), None, algorithm.outer, corrected=False)
 
     def divergence(new: Float[Array, " k"]) -> Float[Array, ""]:
         return kl(policy, theta, unpack(new, knobs, learned)[0], states)

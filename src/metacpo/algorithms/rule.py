@@ -102,35 +102,45 @@ def propose(
 
 
 class LossAndCosts(eqx.Module):
-    """(g, b, c) and the metric H of an update; contrasts [1 + m, n]: of the halves of what g and b are means of."""
+    """(g, b, c) and the metric H of an update; contrasts [C, 1 + m, n]: of halves of what g and b are means of."""
 
     g: Float[Array, " n"]
     b: Float[Array, "m n"]
     c: Float[Array, " m"]
     H: lineax.AbstractLinearOperator | None
-    contrasts: Float[Array, "k n"] | None
+    contrasts: Float[Array, "C k n"] | None
 
 
 def composed(
-    data: LossAndCosts, weights: Weights, scale: Float[Array, ""], signal: Signal | None, rule: Rule
+    data: LossAndCosts,
+    weights: Weights,
+    scale: Float[Array, ""],
+    signal: Signal | None,
+    rule: Rule,
+    corrected: bool = True,
 ) -> Proposed:
-    """The rule's step, δ and their company from linearised data; `signal` is measured on the contrasts if not given."""
+    """The rule's step, δ and their company from linearised data; `signal` is measured on the contrasts if not given.
+
+    corrected: whether b's noise is taken out of what a repair promises.
+    """
     g, b, c, H = data.g, data.b, data.c, data.H
     k = 1 + c.shape[0]
     rows = jnp.concatenate([g[None], b])
     if signal is None and data.contrasts is not None:
-        both = Solved.of(H, jnp.concatenate([rows, data.contrasts]), cg_settings(rule.region))
-        squares = jnp.diagonal(both.products())
-        signal = measured(squares[:k], squares[k:])
+        noise = data.contrasts.reshape(-1, g.shape[0])
+        both = Solved.of(H, jnp.concatenate([rows, noise]), cg_settings(rule.region))
+        squares = jnp.sum(both.v * both.y, axis=1)
+        signal = measured(squares[:k], squares[k:].reshape(-1, k))
         solved = jax.tree.map(lambda x: x[:k], both)
     else:
         solved = Solved.of(H, rows, cg_settings(rule.region))
     assert signal is not None, "either the signal or the contrasts to measure it"
     f = jnp.eye(k, dtype=g.dtype).at[0].set(jnp.append(weights.reward, weights.costs))
     solved = solved.combined(f)  # (∇f, b)
-    solved = solved.combined(debiasing(solved.products(), signal))  # (∇f, b̃)
+    believed = signal if corrected else Signal(signal.loss, jnp.ones_like(signal.cost))
+    solved = solved.combined(debiasing(solved.products(), believed))  # (∇f, b̃)
     S = solved.products()[1:, 1:]
-    delta = trust_region(S, c, scale, signal, rule.region)
+    delta = trust_region(S, c, scale, believed, rule.region)
     s = jnp.diagonal(S)
     proposal = rule.move(Linearised(solved, c, H, delta, scale))
     return Proposed(proposal, weights, delta, signal, jnp.where(s > 0, 1 / jnp.where(s > 0, s, 1), 0))

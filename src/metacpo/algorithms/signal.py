@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 ENOUGH = 0.5  # a gradient half of whose square is signal is followed as far as the region goes
+LEAST = 1e-4  # of the region's size, which must be above 0: without any signal a step is a hundredth as long
 
 
 class Signal(eqx.Module):
@@ -38,11 +39,12 @@ class Signal(eqx.Module):
 
 def trust(share: Float[Array, "*m"]) -> Float[Array, "*m"]:
     """The factor on a region's size: 1 from ENOUGH on; below, steps are shorter in proportion to the share."""
-    return jnp.minimum(share / ENOUGH, 1.0) ** 2
+    return jnp.clip((share / ENOUGH) ** 2, LEAST, 1.0)
 
 
-def measured(squares: Float[Array, " k"], noise: Float[Array, " k"]) -> Signal:
-    """From q̂ of the loss and of every constraint (k = 1 + m), and the N of their contrasts. 1 where q̂ = 0."""
+def measured(squares: Float[Array, " k"], noise: Float[Array, "C k"]) -> Signal:
+    """From q̂ of the loss and of every constraint (k = 1 + m), and the N of their C contrasts. 1 where q̂ = 0."""
+    noise = jnp.mean(noise, axis=0)
     share = jnp.where(squares > 0, 1 - noise / jnp.where(squares > 0, squares, 1), 1)
     share = jax.lax.stop_gradient(jnp.clip(share, 0, 1))
     return Signal(share[0], share[1:])

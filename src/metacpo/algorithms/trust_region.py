@@ -59,17 +59,16 @@ def trust_region(
     The shortest x with c + Bx ≤ 0 says what the repair of broken constraints needs (`solver.nearest_feasible`; for one
     constraint c²/2s). A step gets that, and the cautious share for the loss:
 
-        δ = share · max_kl · trust(loss) + min(½xᵀHx, (1 − share)₊ · max_kl · trust(costs)),    share = scale · caution
+        δ = loss + min(½xᵀHx, max(0, max_kl − loss) · trust(costs)),    loss = scale · caution · max_kl · trust(loss)
 
     Differentiable in S, c and scale: the meta-gradient knows how φ changes the size of the steps that follow. The scale
     multiplies the loss's share alone: however small, it leaves the repair its room. trust: see signal.py.
     """
-    share = scale * settings.caution
-    room = jnp.where(share < 1, (1 - share) * settings.max_kl, 0)
-    broken = c > 0
-    room = room * jnp.max(jnp.where(broken, trust(signal.cost), 0), initial=0)
+    loss = scale * settings.caution * settings.max_kl * trust(signal.loss)
+    room = jnp.where(loss < settings.max_kl, settings.max_kl - loss, 0)
+    room = room * jnp.max(jnp.where(c > 0, trust(signal.cost), 0), initial=0)
     repair = nearest_feasible(S, c)
-    return share * settings.max_kl * trust(signal.loss) + jnp.where(repair <= room, repair, room)
+    return loss + jnp.where(repair <= room, repair, room)
 
 
 def linearise(policy: GaussianPolicy, phi: Float[Array, " n"], batch: Batch) -> LinearData:
@@ -84,12 +83,15 @@ def linearise_as_drawn(policy: GaussianPolicy, phi: Float[Array, " n"], batch: B
     return g, b, batch.c
 
 
-def contrast_gradients(policy: GaussianPolicy, phi: Float[Array, " n"], batch: Batch) -> Float[Array, "k n"]:
-    """The contrasts of the batch's halves, ½(ĝ_1 − ĝ_2) and the same of every b_j: see signal.py."""
-    halves = (batch.weight * batch.contrast, batch.cost_weight * batch.contrast)
-    opposed = eqx.tree_at(lambda D: (D.weight, D.cost_weight), batch, halves)
-    d_g, d_b, _ = linearise(policy, phi, opposed)
-    return jnp.concatenate([d_g[None], d_b])
+def contrast_gradients(policy: GaussianPolicy, phi: Float[Array, " n"], batch: Batch) -> Float[Array, "C k n"]:
+    """The contrasts of the batch's halves, ½(ĝ_1 − ĝ_2) and the same of every b_j, k = 1 + m: see signal.py."""
+
+    def opposed(sign: Float[Array, " N"]) -> Float[Array, "k n"]:
+        weights = (batch.weight * sign, batch.cost_weight * sign)
+        d_g, d_b, _ = linearise(policy, phi, eqx.tree_at(lambda D: (D.weight, D.cost_weight), batch, weights))
+        return jnp.concatenate([d_g[None], d_b])
+
+    return jax.vmap(opposed)(batch.contrast.T)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from scipy.stats import t as student_t
 
 from metacpo.estimation.critics import CriticName, fit_values
-from metacpo.estimation.halves import contrast
+from metacpo.estimation.halves import contrasts
 from metacpo.estimation.returns import discounts, gae
 from metacpo.policies import Normaliser
 from metacpo.rollout import Trajectory
@@ -44,7 +44,7 @@ class Batch(eqx.Module):
 
     c is the constraint's value at the policy that made the data, in per-step units, margin what an update adds to it to
     be as confident as it should be. weight and cost_weight sum to 1 over the steps; cost_weight carries γᵗ under the
-    discounted measure. contrast opposes one half of the episodes to the other (algorithms/signal.py).
+    discounted measure. contrast opposes halves of the episodes to each other, in C ways (algorithms/signal.py).
     """
 
     z: Float[Array, "*M N O"]
@@ -54,7 +54,7 @@ class Batch(eqx.Module):
     cost_advantage: Float[Array, "*M N m"]
     weight: Float[Array, "*M N"]
     cost_weight: Float[Array, "*M N"]
-    contrast: Float[Array, "*M N"]
+    contrast: Float[Array, "*M N C"]
     c: Float[Array, "*M m"]
     margin: Float[Array, "*M m"]
 
@@ -141,6 +141,7 @@ def make_batch(
     c, margin = constraint_value(trajectory, stats, cost_limit, settings)
     reward_advantage = reward_advantage - jnp.sum(weight * reward_advantage)
     cost_advantage = cost_advantage - jnp.sum(cost_weight[..., None] * cost_advantage, axis=(0, 1))
+    halves = contrasts(valid.shape[1]).T.astype(z.dtype)
     batch = Batch(
         z=_flat(z),
         action=_flat(trajectory.action),
@@ -149,7 +150,7 @@ def make_batch(
         cost_advantage=_flat(cost_advantage),
         weight=_flat(weight),
         cost_weight=_flat(cost_weight),
-        contrast=_flat(jnp.broadcast_to(contrast(valid.shape[1]).astype(z.dtype), valid.shape)),
+        contrast=_flat(jnp.broadcast_to(halves, (*valid.shape, halves.shape[-1]))),
         c=c,
         margin=margin,
     )
