@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 import metacpo
+from metacpo import budget
 from metacpo.config import ConfigError, build
 from metacpo.envs import bandit, tabular
 from metacpo.evaluation import evaluate, write
@@ -95,7 +96,7 @@ def main() -> None:
     try:
         plan = read_study(study)
         for planned in plan:  # a mistake in the last variant should not be found after hours
-            build(planned.config)
+            budget.plan(planned.config, build(planned.config))
     except ConfigError as error:
         raise SystemExit(f"learning: {error}") from None
     rows = []

@@ -174,7 +174,7 @@ def evaluated(monkeypatch):
         return "the result"
 
     monkeypatch.setattr(evaluation, "evaluate", evaluate)
-    monkeypatch.setattr(evaluation, "table", lambda result: f"table of {result}", raising=False)
+    monkeypatch.setattr(evaluation, "table", lambda result, trained: f"table of {result}", raising=False)
     monkeypatch.setattr(evaluation, "while_adapting", lambda result: [f"the way to {result}"])
     monkeypatch.setattr(evaluation, "write", lambda folder, result: calls.update(written=folder))
 

@@ -1,6 +1,7 @@
 """The config: what is read is what was written, and what is not allowed says so."""
 
 import dataclasses
+import tomllib
 from dataclasses import fields, is_dataclass
 from typing import get_args
 
@@ -44,6 +45,16 @@ def test_toml_round_trip(name, tmp_path):
     config = Config.preset(name, seed=7, meta={"steps": 2}, hidden=(5, 4, 3), cost_limit=12)
     config.save(tmp_path / "config.toml")
     assert Config.load(tmp_path / "config.toml") == config
+
+
+@pytest.mark.parametrize("iterations", [None, 0, 7])
+def test_an_optional_setting_is_left_out_or_written(iterations, tmp_path):
+    config = Config.preset(SMOKE, iterations=iterations, total_steps=123_456)
+    config.save(tmp_path / "config.toml")
+    assert Config.saved(tmp_path / "config.toml") == dataclasses.replace(config, preset_name=SMOKE)
+    written = tomllib.loads((tmp_path / "config.toml").read_text())
+    assert written.get("iterations", "left out") == ("left out" if iterations is None else iterations)
+    assert written["total_steps"] == 123_456
 
 
 def test_overrides_merge_into_sections_and_leave_the_preset_alone():
@@ -91,11 +102,12 @@ def test_every_algorithm_has_a_name_and_is_built():
 
 
 def test_every_number_has_a_range():
-    assert set(numeric_fields(Config())) <= set(RANGES)
+    assert {"iterations", *numeric_fields(Config())} <= set(RANGES)
 
 
 BAD = {
     "iterations": (-1, "[0, inf)"),
+    "total_steps": (0, "[1, inf)"),
     "seed": (-1, "[0, 4294967295]"),
     "cost_limit": (-0.5, "[0, inf)"),
     "constraints": ("all", "'all' is not one of sum, each"),

@@ -16,6 +16,7 @@ from metacpo.estimation.batch import episode_stats
 from metacpo.evaluation import (
     COLUMNS,
     adapt,
+    budget_line,
     difference,
     drawn_tasks,
     evaluate,
@@ -152,6 +153,21 @@ def test_the_table_counts_the_tasks_within_the_limit(result):
     mean = np.mean([row.episode_return for row in result.rows if (row.split, row.step) == ("held-out", 1)])
     line = next(line for line in text.splitlines() if "held-out" in line and " 1 " in line)
     assert f"{within}/4" in line and f"{mean:.1f}" in line and "episode cost" in text
+
+
+def test_the_table_says_how_many_steps_were_used(result):
+    """Updates see the steps of φ⁰ … φ^{K−1}: here 3 episodes of 500 steps, or less where episodes end early."""
+    assert budget_line(result, 9_120_000) == (
+        "trained with 9,120,000 steps; the update of a task sees 3 episodes, 1,500 steps"
+    )
+    one = result.splits[0]
+    length = jnp.asarray([[100.0, 200.0, 300.0, 400.0], [500.0] * 4], jnp.float32)
+    adaptation = dataclasses.replace(one.adaptation, stats=dataclasses.replace(one.adaptation.stats, length=length))
+    short = dataclasses.replace(result, splits=(dataclasses.replace(one, adaptation=adaptation),))
+    assert budget_line(short, None) == "the update of a task sees 3 episodes, 750 steps"
+    out = io.StringIO()
+    Console(file=out, width=120).print(table(short, 0))
+    assert "trained with 0 steps; the update of a task sees 3 episodes, 750 steps" in out.getvalue()
 
 
 def test_the_policies_on_the_way_are_judged_too(result):

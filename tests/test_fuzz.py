@@ -151,7 +151,7 @@ def adapting(run, monkeypatch):
     """`adapt` ends when it knows what to adapt to."""
     monkeypatch.setattr(training, "open_run", lambda folder: run)
     monkeypatch.setattr(evaluation, "evaluate", lambda *args, **options: "the result")
-    monkeypatch.setattr(evaluation, "table", lambda result: result)
+    monkeypatch.setattr(evaluation, "table", lambda result, trained: result)
     monkeypatch.setattr(evaluation, "while_adapting", lambda result: [])
 
 

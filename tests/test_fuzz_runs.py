@@ -50,7 +50,7 @@ def whole(tmp_path_factory) -> Path:
 def adapting(monkeypatch):
     """`adapt` ends when the run is opened."""
     monkeypatch.setattr(evaluation, "evaluate", lambda *args, **options: "the result")
-    monkeypatch.setattr(evaluation, "table", lambda result: result)
+    monkeypatch.setattr(evaluation, "table", lambda result, trained: result)
     monkeypatch.setattr(evaluation, "while_adapting", lambda result: [])
 
 

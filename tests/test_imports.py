@@ -28,6 +28,7 @@ LAYERS = {
     "metrics": 4,
     "progress": 4,
     "adaptation": 4,
+    "budget": 4,
     "evaluation": 4,
     "config": 4,
     "settings": 4,

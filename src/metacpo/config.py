@@ -62,8 +62,10 @@ class Config:
     """docs/algorithms.md compares them."""
     seed: int = 0
     """Of everything random in the training."""
-    iterations: int = 300
-    """Meta-iterations."""
+    total_steps: int = 10_000_000
+    """Environment steps of the training, the same for every algorithm; how many iterations they are follows."""
+    iterations: int | None = None
+    """Meta-iterations, instead of those that total_steps pays for; 0 trains nothing."""
     constraints: Literal["sum", "each"] = "sum"
     """One constraint on the sum of the environment's costs, or one on each."""
     cost_limit: float | tuple[float, ...] = 25.0
@@ -119,7 +121,8 @@ class Config:
 
     def save(self, path: Path) -> None:
         """Every setting, also those at their default: a run must not change with the library's defaults."""
-        replace_text(path, tomli_w.dumps({"format": FORMAT} | dataclasses.asdict(self)))
+        stated = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        replace_text(path, tomli_w.dumps({"format": FORMAT} | stated))
 
 
 def tree_in(path: Path) -> dict[str, Any]:

@@ -60,6 +60,7 @@ class Evaluation:
 
     splits: tuple[SplitResult, ...]
     cost_measure: str
+    episodes: int  # that an update sees
 
     @property
     def rows(self) -> list[Row]:
@@ -97,7 +98,7 @@ def evaluate(
             few, phi = _chosen((tasks, adaptation.phi), drawn)
             paths = _paths(learner, state, few, phi, path_key)
         results.append(SplitResult(split, tasks, adaptation, drawn, paths))
-    return Evaluation(tuple(results), learner.estimation.cost_measure)
+    return Evaluation(tuple(results), learner.estimation.cost_measure, settings.episodes)
 
 
 def drawn_tasks(adaptation: Adaptation) -> tuple[int, ...]:
@@ -144,10 +145,10 @@ def _rows(result: SplitResult, cost_measure: str) -> Iterator[Row]:
         )
 
 
-def table(evaluation: Evaluation) -> Table:
-    """Means over the tasks of each split after every update."""
+def table(evaluation: Evaluation, trained: int | None = None) -> Table:
+    """Means over the tasks of each split after every update; `trained`: steps that the training used, if known."""
     measure = evaluation.cost_measure
-    shown = Table(title=f"adaptation (the limit is on the {measure} cost)")
+    shown = Table(title=f"adaptation (the limit is on the {measure} cost)", caption=budget_line(evaluation, trained))
     for name in ("split", "step", "return", "episode cost", "discounted cost", "limit", "tasks within"):
         shown.add_column(name, justify="left" if name == "split" else "right")
     groups: dict[tuple[str, int], list[Row]] = {}
@@ -162,6 +163,17 @@ def table(evaluation: Evaluation) -> Table:
         within = sum(row.satisfied for row in rows)
         shown.add_row(split, str(step), *(f"{mean:.{digits}f}" for mean in means), f"{within}/{len(rows)}")
     return shown
+
+
+def budget_line(evaluation: Evaluation, trained: int | None) -> str:
+    """Environment steps behind the table: of the training, if known, and of the adaptation to one task."""
+    lengths = [np.asarray(result.adaptation.stats.length)[:-1] for result in evaluation.splits]  # [K, M] each
+    parts = [] if trained is None else [f"trained with {trained:,} steps"]
+    if updates := len(lengths[0]):
+        steps = evaluation.episodes * float(np.mean(np.concatenate(lengths)))
+        whose = "the update" if updates == 1 else f"each of {updates} updates"
+        parts.append(f"{whose} of a task sees {evaluation.episodes} episodes, {steps:,.0f} steps")
+    return "; ".join(parts)
 
 
 def while_adapting(evaluation: Evaluation) -> list[str]:

@@ -151,6 +151,16 @@ class MetricsWriter:
             self._events.flush()
 
 
+def steps_used(run_dir: Path, iteration: int) -> int | None:
+    """Environment steps of the iterations 1 to `iteration`; None where metrics.csv has no such row."""
+    try:
+        with (run_dir / FILE).open(newline="", encoding="utf-8") as file:
+            found = [row["env_steps"] for row in csv.DictReader(file) if row.get("iteration") == str(iteration)]
+        return int(found[0])
+    except (OSError, ValueError, LookupError, TypeError, csv.Error):  # missing or damaged; a text that is not UTF-8
+        return None
+
+
 class _Events:
     """The TensorBoard events of one session, from iteration `first` on.
 

@@ -12,10 +12,15 @@ PLAIN_INTERVAL = 10.0  # seconds between two plain lines
 
 @dataclass(frozen=True)
 class Row:
-    """The numbers of one meta-iteration that are shown; cost is the one that cost_limit limits."""
+    """The numbers of one meta-iteration that are shown; cost is the one that cost_limit limits.
+
+    env_steps of planned_steps are used so far; where episodes end early, fewer than planned are used to the end.
+    """
 
     iteration: int
     iterations: int
+    env_steps: int
+    planned_steps: int
     steps_per_second: float
     episode_return: float
     cost: float
@@ -29,6 +34,7 @@ class Row:
         """Heading and text of every column."""
         return {
             "iteration": f"{self.iteration}/{self.iterations}",
+            "steps": counted(self.env_steps, self.planned_steps),
             "steps/s": f"{self.steps_per_second:,.0f}",
             "return": f"{self.episode_return:.2f}",
             "cost": f"{self.cost:.2f}",
@@ -90,3 +96,11 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def counted(used: int, total: int) -> str:
+    """Steps used of a total, in the total's unit: "1.9/9.1 M"."""
+    for unit, size in (("M", 10**6), ("k", 10**3)):
+        if total >= size:
+            return f"{used / size:.1f}/{total / size:.1f} {unit}"
+    return f"{used}/{total}"

@@ -6,7 +6,7 @@ Whatever is wrong is a `ConfigError` whose one line names the field, the value a
 import sys
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 LARGEST = 2**63  # whole numbers are below it, as in TOML
@@ -19,6 +19,7 @@ class ConfigError(Exception):
 # What every number must lie in, by dotted name. One notation for the check and for the message.
 RANGES = {
     "seed": "[0, 4294967295]",
+    "total_steps": "[1, inf)",
     "iterations": "[0, inf)",
     "cost_limit": "[0, inf)",
     "hidden": "[1, inf)",
@@ -80,6 +81,9 @@ def read(kind: Any, value: Any, name: str) -> Any:
         if value not in get_args(kind):
             raise ConfigError(f"{name}: {shown(value)} is not one of {', '.join(get_args(kind))}")
         return value
+    if NoneType in get_args(kind):  # optional: None where it is left out
+        (wanted,) = set(get_args(kind)) - {NoneType}
+        return None if value is None else read(wanted, value, name)
     if get_origin(kind) in (Union, UnionType):  # one number or a list of them
         kind = get_args(kind)[isinstance(value, list | tuple)]
     if get_origin(kind) is tuple:

@@ -22,6 +22,7 @@ from jax import Array
 from rich.console import Console
 
 from metacpo import checkpoint
+from metacpo.budget import Budget, plan, steps_of_one
 from metacpo.compilation import count_compilations, use_compilation_cache
 from metacpo.config import Config, ConfigError, build
 from metacpo.envs import FAMILIES, home, make
@@ -29,7 +30,7 @@ from metacpo.envs.check import require
 from metacpo.folder import LOCK, RunError, RunExistsError, complaint, lock, writing
 from metacpo.interrupts import GRACE, Abandoned, attend, stop_signals, worker
 from metacpo.learner import Learner, TrainState, init_state, meta_iteration, warmup, warmup_iteration
-from metacpo.metrics import MetricsWriter
+from metacpo.metrics import MetricsWriter, steps_used
 from metacpo.progress import Row, progress
 from metacpo.solver import Case
 from metacpo.watch import Watch, stop_if_not_finite
@@ -50,9 +51,20 @@ class Run:
     compilations: dict[str, int] = field(default_factory=dict)  # by function, of this session's loop
 
     @property
+    def budget(self) -> Budget:
+        """What its environment steps pay for. Raises ConfigError where that is nothing."""
+        return plan(self.config, self.learner)
+
+    @property
     def finished(self) -> bool:
         """Whether all meta-iterations are done; if not, the run was interrupted."""
-        return int(self.state.iteration) >= self.config.iterations
+        return int(self.state.iteration) >= self.budget.iterations
+
+    @property
+    def env_steps(self) -> int | None:
+        """Environment steps that the training has used; None where metrics.csv does not tell."""
+        iteration = int(self.state.iteration)
+        return steps_used(self.path, iteration) if iteration else 0
 
 
 def train(config: Config, run_dir: Path | str, debug_nans: bool = False) -> Run:
@@ -66,6 +78,7 @@ def train(config: Config, run_dir: Path | str, debug_nans: bool = False) -> Run:
     learner = build(config)
     if config.env not in FAMILIES:  # ours are checked by our tests
         require(make(config.env, config.physics))
+    plan(config, learner)  # raises where there is nothing to train
     with writing(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
     with lock(run_dir):
@@ -142,7 +155,7 @@ def _refuse_its_code(run_dir: Path, env: str) -> None:
 def _continue(run: Run, debug_nans: bool) -> Run:
     """The loop, from the state that the run is in to its last meta-iteration or to a signal."""
     console = Console()
-    config, state, start = run.config, run.state, int(run.state.iteration)
+    config, budget, state, start = run.config, run.budget, run.state, int(run.state.iteration)
     if run.finished and start:
         console.print(f"all {start} meta-iterations are done", highlight=False)
         return run
@@ -157,7 +170,7 @@ def _continue(run: Run, debug_nans: bool) -> Run:
         executables: dict[Learner, Iterate] = {}
         saved = start or None
         with progress(console) as display, suppress(Abandoned):
-            for iteration in range(start + 1, config.iterations + 1):
+            for iteration in range(start + 1, budget.iterations + 1):
                 if stop.is_set():
                     break
                 learner = learner_at(run, iteration)
@@ -166,10 +179,10 @@ def _continue(run: Run, debug_nans: bool) -> Run:
                     executables[learner] = attend(pool, stop, work, grace=0.0)  # there is nothing new to save
                 clock.start_lap()
                 after, row = attend(pool, stop, partial(_iterate, executables[learner], state), GRACE)
-                clock.end_lap(_env_steps(learner, row))
+                clock.end_lap(_env_steps(learner, row), steps_of_one(learner))
                 writer.write(iteration, clock.env_steps, clock.seconds, row)
                 before, state = state, after
-                display.show(_shown(config, iteration, row, clock))
+                display.show(_shown(run, iteration, row, clock))
                 for line in watch.see(iteration, row):
                     console.print(line, style="yellow", highlight=False, soft_wrap=True)
                 if debug_nans:
@@ -216,7 +229,7 @@ def learner_at(run: Run, iteration: int) -> Learner:
 def logged_tags(run: Run) -> list[str]:
     """Every tag that a meta-iteration of the run logs, warm-up or not: the columns of its metrics.csv."""
     tags = set()
-    for iteration in (1, run.config.iterations):
+    for iteration in (1, run.budget.iterations):
         tags |= set(jax.eval_shape(partial(meta_iteration, learner_at(run, iteration)), run.state)[1])
     return sorted(tags)
 
@@ -245,7 +258,7 @@ class _Clock:
         self.env_steps = env_steps
         self._begin = time.perf_counter() - seconds
         self._lap = self._begin
-        self._laps: deque[tuple[int, float]] = deque(maxlen=10)
+        self._laps: deque[tuple[int, int, float]] = deque(maxlen=10)
 
     @property
     def seconds(self) -> float:
@@ -254,15 +267,16 @@ class _Clock:
     def start_lap(self) -> None:
         self._lap = time.perf_counter()
 
-    def end_lap(self, env_steps: int) -> None:
+    def end_lap(self, env_steps: int, planned: int) -> None:
+        """After one meta-iteration: its environment steps, and those of the budget, where no episode ends early."""
         self.env_steps += env_steps
-        self._laps.append((env_steps, time.perf_counter() - self._lap))
+        self._laps.append((env_steps, planned, time.perf_counter() - self._lap))
 
     @property
     def pace(self) -> tuple[float, float]:
-        """(environment steps a second, seconds a meta-iteration), means over the last ten."""
-        steps, seconds = (sum(numbers) for numbers in zip(*self._laps, strict=True))
-        return steps / seconds, seconds / len(self._laps)
+        """Environment steps a second, used and of the budget: means over the last ten meta-iterations."""
+        steps, planned, seconds = (sum(numbers) for numbers in zip(*self._laps, strict=True))
+        return steps / seconds, planned / seconds
 
 
 def _env_steps(learner: Learner, row: dict[str, np.ndarray]) -> int:
@@ -271,19 +285,22 @@ def _env_steps(learner: Learner, row: dict[str, np.ndarray]) -> int:
     return round(meta.tasks * (meta.steps + 1) * meta.episodes * float(row["Metrics/EpLen"]))
 
 
-def _shown(config: Config, iteration: int, row: dict[str, np.ndarray], clock: _Clock) -> Row:
+def _shown(run: Run, iteration: int, row: dict[str, np.ndarray], clock: _Clock) -> Row:
     """What the display shows of a row of metrics.csv."""
-    steps_per_second, seconds = clock.pace
+    steps_per_second, planned_per_second = clock.pace
+    budget = run.budget
     return Row(
         iteration=iteration,
-        iterations=config.iterations,
+        iterations=budget.iterations,
+        env_steps=clock.env_steps,
+        planned_steps=budget.steps,
         steps_per_second=steps_per_second,
         episode_return=float(row["Metrics/EpRet"]),
-        cost=float(row[LIMITED_COST[config.estimation.cost_measure]]),
+        cost=float(row[LIMITED_COST[run.config.estimation.cost_measure]]),
         cost_limit=float(row["Metrics/CostLimit"]),
         kl=float(row["Meta/KL"]),
         case=Case(int(row["Meta/Case"])).name.lower(),
-        seconds_left=(config.iterations - iteration) * seconds,
+        seconds_left=(budget.steps - budget.steps_until(iteration)) / planned_per_second,
     )
 
 
@@ -291,5 +308,5 @@ def _say_how_it_ended(run: Run, console: Console) -> None:
     counts = ", ".join(f"{name} {count}" for name, count in sorted(run.compilations.items())) or "none"
     console.print(f"compilations: {counts}", highlight=False, soft_wrap=True)
     if not run.finished:
-        done = f"interrupted after {int(run.state.iteration)} of {run.config.iterations} meta-iterations, saved"
+        done = f"interrupted after {int(run.state.iteration)} of {run.budget.iterations} meta-iterations, saved"
         console.print(f"{done}; resume with: metacpo resume {run.path}", highlight=False, soft_wrap=True)

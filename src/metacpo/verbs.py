@@ -65,7 +65,8 @@ class Adapt:
     def __call__(self) -> int:
         from metacpo.training import open_run
 
-        _show(_evaluate(open_run(self.run_dir), self.trial, (self.split,)))
+        run = open_run(self.run_dir)
+        _show(_evaluate(run, self.trial, (self.split,)), run)
         return 0
 
 
@@ -213,9 +214,9 @@ def _assess(run: "Run", trial: Trial) -> int:
 
     result = _evaluate(run, trial, ("held-out", "shifted"))
     write(run.path, result)
-    _show(result)
+    _show(result, run)
     names = ["config.toml", "metrics.csv", "adaptation.csv"]
-    if run.config.iterations:  # a report draws a training; adaptation from scratch has none
+    if run.budget.iterations:  # a report draws a training; adaptation from scratch has none
         names.append(write_report([run.path]).name)
     for name in names:
         print(run.path / name)
@@ -229,7 +230,7 @@ def _assess_elsewhere(run: "Run", moved: "Run", trial: Trial) -> int:
     here, there = (_evaluate(where, trial, ("held-out", "shifted")) for where in (run, moved))
     path = run.path / f"adaptation-{moved.config.physics}.csv"
     write_rows(path, there)
-    _show(there)
+    _show(there, run)
     for line in difference(here, there, (run.config.physics, moved.config.physics)):
         print(line)
     print(path)
@@ -252,11 +253,11 @@ def _evaluate(run: "Run", trial: Trial, splits: tuple[str, ...]) -> Any:
     return evaluate(run.learner, run.state, settings, splits, trial.seed, cost_limit=trial.cost_limit, task=task)
 
 
-def _show(result: Any) -> None:
+def _show(result: Any, run: "Run") -> None:
     from metacpo.evaluation import table, while_adapting
 
     console = Console()
-    console.print(table(result))
+    console.print(table(result, run.env_steps))
     for line in while_adapting(result):
         console.print(line, highlight=False, soft_wrap=True)
 

@@ -95,6 +95,16 @@ def test_table_shows_the_hand_computed_verdict(report):
     assert cells[11] == "0/4 → 1/45–70\u00a0% (95\u00a0% interval)"
 
 
+def test_the_steps_that_were_used_stand_below_the_table(tmp_path):
+    config = CONFIG + "[adaptation]\nepisodes = 20\n"
+    first, second = write_run(tmp_path / "a", 40, config), write_run(tmp_path / "b", 80, config)
+    episodes = "Episodes that an update of a task sees: 20."
+    note = f"Environment steps of the training: 1\u2009000\u2009000. {episodes}"
+    assert note in write_report([first]).read_text()
+    note = f"Environment steps of the training: a 1\u2009000\u2009000, b 2\u2009000\u2009000. {episodes}"
+    assert note in write_report([first, second]).read_text()
+
+
 def test_sections_and_panels_are_all_there(report):
     text = report.read_text()
     for name in ("headline", "learning", "adaptation", "paths", "updates", "settings"):

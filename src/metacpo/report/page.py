@@ -133,6 +133,7 @@ def _headline(runs: Sequence[Run]) -> str:
         "Before and after adaptation",
         *lead,
         f'<div class="wide">{tables.verdict_table(runs)}</div>',
+        f'<p class="note">{tables.budget_words(runs)}</p>',
         '<p class="note">Means over tasks, each from fresh evaluation episodes. The interval is '
         "Wilson’s for a share of that many tasks; it is wide where tasks are few.</p>",
     )

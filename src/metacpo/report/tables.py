@@ -57,6 +57,23 @@ def verdict_table(runs: Sequence[Run]) -> str:
     return _table(head, rows, "verdict")
 
 
+def budget_words(runs: Sequence[Run]) -> str:
+    """What the table's policies have used: environment steps of the training, episodes of the adaptation to a task."""
+    used = {run.name: _whole(float(run.metrics["env_steps"][-1])) for run in runs}
+    each = len(set(used.values())) > 1
+    steps = ", ".join(f"{escape(name)} {count}" for name, count in used.items()) if each else used[runs[0].name]
+    words = f"Environment steps of the training: {steps}."
+    episodes = dict.fromkeys(str(run.setting("adaptation.episodes", "")) for run in runs)
+    if all(episodes):
+        words += f" Episodes that an update of a task sees: {escape(', '.join(episodes))}."
+    return words
+
+
+def _whole(value: float) -> str:
+    """A count with all its digits, as far as they mean something."""
+    return f"{value:,.0f}".replace(",", "\u2009") if abs(value) < 1e15 else number(value)
+
+
 def split_names(runs: Sequence[Run]) -> list[str]:
     """The splits of all runs, each once, in the order of the files."""
     return list(dict.fromkeys(split for run in runs for split in run.adaptation.splits))
