@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from metacpo.training import Run
 
 DEFAULT_PRESET = "point-circle"
+TABLE_WIDTH = 120  # columns, where the output is no terminal
 Verb = Callable[[], int]
 
 
@@ -44,13 +45,13 @@ class Trial:
     steps: int | None = None
     """Updates on each task."""
     tasks: int | None = None
-    """Tasks a split."""
+    """Tasks a split; tables that report results have 100."""
     task: str | None = None
     """One task instead of random ones, as JSON: '{"radius": 1.3}'."""
     cost_limit: float | None = None
     """Another limit than the one that the run was trained under."""
     seed: int = 0
-    """Of the tasks and of the rollouts."""
+    """Of the tasks and of the rollouts; tables that report results have 1000, whose tasks no preset was tuned on."""
 
 
 @dataclass(frozen=True)
@@ -256,6 +257,8 @@ def _show(result: Any) -> None:
     from metacpo.evaluation import table, while_adapting
 
     console = Console()
+    if not console.is_terminal:  # a file has no width: 80 columns would fold the table
+        console = Console(width=TABLE_WIDTH)
     console.print(table(result))
     for line in while_adapting(result):
         console.print(line, highlight=False, soft_wrap=True)

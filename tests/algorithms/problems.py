@@ -93,7 +93,9 @@ def batch_in_case(phi, key, case, settings: TrustRegionSettings) -> Batch:
 def no_stats(*shape: int) -> EpisodeStats:
     """Statistics that nothing here reads."""
     zero = jnp.zeros(shape)
-    return EpisodeStats(zero, zero[..., None], zero[..., None], zero, zero, zero, zero[..., None], zero[..., None])
+    return EpisodeStats(
+        zero, zero[..., None], zero[..., None], zero, zero, zero, zero, zero[..., None], zero[..., None]
+    )
 
 
 def knobs(m: int = 1) -> Knobs:

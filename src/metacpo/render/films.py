@@ -12,8 +12,8 @@ from metacpo.envs.base import Environment
 from metacpo.envs.costs import SummedCosts
 from metacpo.envs.physics.camera import Camera, NoRenderer
 from metacpo.envs.scene import Embodied
-from metacpo.evaluation import Evaluation
 from metacpo.learner import Learner
+from metacpo.outcomes import Evaluation
 from metacpo.render import looks
 from metacpo.render.above import Above, View, view_of
 from metacpo.render.episodes import Episode, record_all
