@@ -14,7 +14,7 @@ from metacpo.statistics import Interval, mean_interval, share_beyond_worst, shar
 
 
 def table(evaluation: Evaluation) -> Group:
-    """One row for every split and step 0..K; once with actions drawn from the policies, once with their mean actions."""
+    """One row for every split and step 0..K: with actions drawn from the policies, and with their mean actions."""
     measure = evaluation.cost_measure
     drawn = [result.stochastic(measure) for result in evaluation.splits]
     mean = [result.deterministic(measure) for result in evaluation.splits]
@@ -90,10 +90,10 @@ def while_adapting(evaluation: Evaluation) -> list[str]:
     for result in evaluation.splits:
         excess = result.stochastic(evaluation.cost_measure).excess[:-1]
         if excess.size:
-            paid = np.maximum(excess, 0.0)
+            paid, within = np.maximum(excess, 0.0), int(np.sum(excess <= 0))
             lines.append(
-                f"{result.split}, updates 0 to {len(excess) - 1}: {np.sum(excess <= 0)} of {excess.size} policies "
-                f"within the limit, mean excess {np.where(np.isinf(paid), 0.0, paid).mean():.3g}, worst {paid.max():.3g}"
+                f"{result.split}, updates 0 to {len(excess) - 1}: {within} of {excess.size} policies within the limit, "
+                f"mean excess {np.where(np.isinf(paid), 0.0, paid).mean():.3g}, worst {paid.max():.3g}"
             )
     return lines
 

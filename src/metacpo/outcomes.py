@@ -22,10 +22,10 @@ COLUMNS = (
 class Row:
     """One line of adaptation.csv: means over the fresh episodes of one task after `step` updates.
 
-    Actions are drawn from the policy; `deterministic_...` says the same of its mean actions. Costs and limits of several
-    constraints are summed, but nothing is decided by a sum: `excess` is the largest of the constraints' limited costs
-    above their own limits (negative where all are kept), and satisfied is excess ≤ 0. Without a valid step, nothing was
-    paid and nothing was shown to be safe: the excess is infinite.
+    Actions are drawn from the policy; `deterministic_...` says the same of its mean actions. Costs and limits of
+    several constraints are summed, but nothing is decided by a sum: `excess` is the largest of the constraints' limited
+    costs above their own limits (negative where all are kept), and satisfied is excess ≤ 0. Without a valid step,
+    nothing was paid and nothing was shown to be safe: the excess is infinite.
     """
 
     split: str

@@ -5,6 +5,7 @@ another draw of them would give.
 """
 
 import math
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -32,10 +33,12 @@ def mean_interval(values: ArrayLike, seed: int = 0) -> Interval:
         return Interval(math.nan, math.nan)
     if np.ptp(sample) == 0:
         return Interval(float(sample[0]), float(sample[0]))
-    from scipy.stats import bootstrap  # only whoever wants an interval waits for SciPy
+    from scipy.stats import DegenerateDataWarning, bootstrap  # only whoever wants an interval waits for SciPy
 
     random = np.random.default_rng(seed)
-    found = bootstrap((sample,), np.mean, n_resamples=RESAMPLES, confidence_level=LEVEL, random_state=random)
+    with warnings.catch_warnings():  # of values that differ by their last digit alone: NaN says it
+        warnings.simplefilter("ignore", DegenerateDataWarning)
+        found = bootstrap((sample,), np.mean, n_resamples=RESAMPLES, confidence_level=LEVEL, random_state=random)
     return Interval(float(found.confidence_interval.low), float(found.confidence_interval.high))
 
 
@@ -52,7 +55,7 @@ def share_interval(successes: int, trials: int) -> Interval:
 def share_beyond_worst(trials: int) -> float:
     """The share of tasks that may be worse than the worst of `trials`, with 95 % confidence at most.
 
-    A maximum has no interval from one sample. But all draws miss a share p of the tasks with probability (1 − p)ⁿ, which
-    is 5 % at p = 1 − 0.05^(1/n). 1 without any trial.
+    A maximum has no interval from one sample. But all draws miss a share p of the tasks with probability (1 − p)ⁿ,
+    which is 5 % at p = 1 − 0.05^(1/n). 1 without any trial.
     """
     return 1.0 if trials == 0 else 1.0 - (1.0 - LEVEL) ** (1.0 / trials)

@@ -80,9 +80,7 @@ class EpisodeStats(eqx.Module):
     obs_var: Float[Array, "*M O"]
 
 
-def episode_stats(
-    trajectory: Trajectory, cost_limit: Float[Array, " m"], settings: EstimationSettings
-) -> EpisodeStats:
+def episode_stats(trajectory: Trajectory, cost_limit: Float[Array, " m"], settings: EstimationSettings) -> EpisodeStats:
     """Return and cost per episode, averaged over the B episodes of one task with limit h."""
     weights = discounts(settings.gamma, trajectory.reward.shape[0])[:, None, None]
     episode_cost, discounted_cost = jnp.sum(trajectory.cost, axis=0), jnp.sum(weights * trajectory.cost, axis=0)
