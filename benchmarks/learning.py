@@ -98,7 +98,7 @@ def summary(variant: str, run_dir: Path) -> list[dict[str, object]]:
     return rows
 
 
-def figures(group: list[dict[str, str]], limited: str) -> dict[str, object]:
+def figures(group: list[dict[str, str]], limited: str) -> dict[str, str | int]:
     """What the lines of some tasks say together; "" for columns that their version did not have."""
 
     def values(column: str) -> np.ndarray:
@@ -113,7 +113,7 @@ def figures(group: list[dict[str, str]], limited: str) -> dict[str, object]:
     kept = values("deterministic_satisfied")
     return (
         {"within": within, **ends("within", share_interval(within, len(group)))}
-        | {name: shown(np.mean(values(name))) if values(name).size else "" for name in means}
+        | {name: shown(float(values(name).mean())) if values(name).size else "" for name in means}
         | ends("return", mean_interval(values("return")))
         | ends("cost", mean_interval(values(limited)))
         | {"episodes_above": shown(above.mean()) if above.size else "", **ends("episodes_above", mean_interval(above))}

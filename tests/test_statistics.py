@@ -40,6 +40,14 @@ def test_the_interval_of_a_mean_is_student_s_for_normal_values():
     assert mean_interval(values, seed=1) != (low, high)
 
 
+@pytest.mark.parametrize("values", [[0.0] * 19 + [1.0], np.random.default_rng(4).exponential(1.0, 30)])
+def test_the_interval_of_a_mean_is_that_of_another_bootstrap(values):
+    """SciPy's BCa, with other resamples."""
+    other = stats.bootstrap((np.asarray(values),), np.mean, n_resamples=40_000).confidence_interval
+    width = other.high - other.low
+    assert mean_interval(values) == pytest.approx((other.low, other.high), abs=0.06 * width)
+
+
 @pytest.mark.parametrize(
     "draw",
     [

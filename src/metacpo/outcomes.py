@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
@@ -68,16 +67,16 @@ class Judged:
 
 def judged(stats: EpisodeStats, limits: Float[Array, "M m"], cost_measure: CostMeasure) -> Judged:
     """Statistics [K + 1, M] against the limits of their tasks."""
-    stats = jax.tree.map(np.asarray, stats)
-    limited = stats.episode_cost if cost_measure == "episode" else stats.discounted_cost
+    episode, discounted = np.asarray(stats.episode_cost), np.asarray(stats.discounted_cost)
+    limited = episode if cost_measure == "episode" else discounted
     excess = np.max(limited - np.asarray(limits), axis=-1)
     return Judged(
-        episode_return=stats.episode_return,
-        episode_cost=stats.episode_cost.sum(axis=-1),
-        discounted_cost=stats.discounted_cost.sum(axis=-1),
+        episode_return=np.asarray(stats.episode_return),
+        episode_cost=episode.sum(axis=-1),
+        discounted_cost=discounted.sum(axis=-1),
         limited_cost=limited.sum(axis=-1),
-        excess=np.where(stats.length > 0, excess, np.inf).astype(excess.dtype),
-        episodes_within=stats.episodes_within,
+        excess=np.where(np.asarray(stats.length) > 0, excess, np.inf).astype(excess.dtype),
+        episodes_within=np.asarray(stats.episodes_within),
     )
 
 

@@ -5,7 +5,6 @@ another draw of them would give.
 """
 
 import math
-import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -33,13 +32,18 @@ def mean_interval(values: ArrayLike, seed: int = 0) -> Interval:
         return Interval(math.nan, math.nan)
     if np.ptp(sample) == 0:
         return Interval(float(sample[0]), float(sample[0]))
-    from scipy.stats import DegenerateDataWarning, bootstrap  # only whoever wants an interval waits for SciPy
+    from scipy.special import ndtr, ndtri  # only whoever wants an interval waits for SciPy
 
-    random = np.random.default_rng(seed)
-    with warnings.catch_warnings():  # of values that differ by their last digit alone: NaN says it
-        warnings.simplefilter("ignore", DegenerateDataWarning)
-        found = bootstrap((sample,), np.mean, n_resamples=RESAMPLES, confidence_level=LEVEL, random_state=random)
-    return Interval(float(found.confidence_interval.low), float(found.confidence_interval.high))
+    mean, n = sample.mean(), sample.size
+    means = sample[np.random.default_rng(seed).integers(n, size=(RESAMPLES, n))].mean(axis=1)
+    # How far the median of the means is off the mean, and how fast their spread changes with it: the jackknife's
+    # acceleration, which for a mean is a sixth of its skewness. The ends' quantiles move by both.
+    bias = ndtri((np.mean(means < mean) + np.mean(means <= mean)) / 2)
+    from_mean = sample - mean
+    acceleration = np.sum(from_mean**3) / (6 * np.sum(from_mean**2) ** 1.5)
+    z = bias + ndtri([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(means, ndtr(bias + z / (1 - acceleration * z)))
+    return Interval(float(low), float(high))
 
 
 def share_interval(successes: int, trials: int) -> Interval:

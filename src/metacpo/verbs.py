@@ -52,6 +52,10 @@ class Trial:
     """Another limit than the one that the run was trained under."""
     seed: int = 0
     """Of the tasks and of the rollouts; tables that report results have 1000, whose tasks no preset was tuned on."""
+    history: int | None = None
+    """What the run was trained with; nothing else is allowed."""
+    observe_task: tyro.conf.FlagCreatePairsOff[bool] = False
+    """The run was trained with it."""
 
 
 @dataclass(frozen=True)
@@ -241,6 +245,7 @@ def _evaluate(run: "Run", trial: Trial, splits: tuple[str, ...]) -> Any:
     """Adaptation of the run's meta-policy as `trial` says, checked as the config's own settings are."""
     from metacpo.evaluation import evaluate
 
+    _require_same_senses(run, trial)
     task = None if trial.task is None else run.learner.tasks.make(_json(trial.task))
     usual = run.config.adaptation
     settings = replace(
@@ -251,6 +256,15 @@ def _evaluate(run: "Run", trial: Trial, splits: tuple[str, ...]) -> Any:
     limit = run.config.cost_limit if trial.cost_limit is None else trial.cost_limit
     replace(run.config, adaptation=settings, cost_limit=limit, seed=trial.seed)  # raises what is not allowed
     return evaluate(run.learner, run.state, settings, splits, trial.seed, cost_limit=trial.cost_limit, task=task)
+
+
+def _require_same_senses(run: "Run", trial: Trial) -> None:
+    """A policy sees what it was trained to see: another observation has another size."""
+    if trial.history not in (None, run.config.history):
+        allowed = run.config.history
+        raise UsageError(f"history: {trial.history} is not what the run was trained with; allowed: {allowed}")
+    if trial.observe_task and not run.config.observe_task:
+        raise UsageError("observe_task: true is not what the run was trained with; allowed: false")
 
 
 def _show(result: Any) -> None:
