@@ -65,7 +65,7 @@ class Judge:
         """(return, limited cost) of θ, mean over tasks and fresh episodes that are the same for every θ."""
         settings = self.learner.estimation
         data = self._roll(theta, jax.random.key(2000), JUDGES)
-        stats = jax.vmap(lambda d: episode_stats(d, settings.gamma))(data)
+        stats = jax.vmap(lambda d, limit: episode_stats(d, limit, settings))(data, self.tasks.cost_limit)
         cost = stats.episode_cost if settings.cost_measure == "episode" else stats.discounted_cost
         return jnp.stack([jnp.mean(stats.episode_return), jnp.mean(cost)])
 

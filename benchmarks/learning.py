@@ -4,13 +4,16 @@
 
 A study is a TOML file: `seeds`, and `[[variants]]` with a `name`, a `preset` and the settings that differ from it.
 Runs live in runs/<study>/<variant>-seed<seed>, as `metacpo train` makes them. Started again, the script resumes
-what was interrupted, skips what is done and writes the same CSV. A line of it is one split after one update:
-means over its tasks, and in how many of them the limited cost was within the limit; `optimum` is the mean of the best
-value that any policy can have under the limits, where it is known.
+what was interrupted, skips what is done and writes the same CSV. A line of it is one split after one update, on
+REPORT_TASKS tasks of REPORT_SEED: means over the tasks, and how many of them are within all limits, with actions drawn
+from the policy and (`deterministic_...`) with its mean actions; `worst_cost` is the largest limited cost of a task,
+`worst_excess` the largest above its limit; `..._low` and `..._high` are the ends of 95 % intervals over tasks;
+`optimum` is the mean of the best value that any policy can have under the limits, where it is known.
 """
 
 import argparse
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -21,16 +24,20 @@ import metacpo
 from metacpo import budget
 from metacpo.config import ConfigError, build
 from metacpo.envs import bandit, tabular
-from metacpo.evaluation import evaluate, write
+from metacpo.evaluation import REPORT_SEED, REPORT_TASKS, evaluate, write
 from metacpo.report import write_report
+from metacpo.statistics import mean_interval, share_interval
 from metacpo.study import read_study
 from metacpo.tasks import with_cost_limit
 from metacpo.training import CONFIG, Run, open_run
 
 RUNS = Path("runs")
 COLUMNS = (
-    *("variant", "seed", "split", "step", "tasks", "within", "return", "episode_cost", "discounted_cost"),
-    *("cost_limit", "worst_cost", "optimum", "train_seconds", "env_steps"),
+    *("variant", "seed", "split", "step", "tasks", "within", "within_low", "within_high"),
+    *("return", "return_low", "return_high", "episode_cost", "discounted_cost", "cost_low", "cost_high", "cost_limit"),
+    *("episodes_above", "episodes_above_low", "episodes_above_high", "worst_cost", "worst_excess"),
+    *("deterministic_within", "deterministic_return", "deterministic_cost", "deterministic_worst_excess"),
+    *("optimum", "train_seconds", "env_steps"),
 )
 SPLITS = ("held-out", "shifted")
 OPTIMA = {
@@ -49,11 +56,18 @@ def trained(config: metacpo.Config, run_dir: Path) -> Run:
 
 
 def evaluated(run: Run) -> None:
-    """adaptation.csv and the report of a finished run, on the tasks on which `metacpo train` evaluates it."""
-    if not (run.path / "adaptation.csv").exists():
-        result = evaluate(run.learner, run.state, run.config.adaptation, SPLITS, seed=0)
-        write(run.path, result)
-        write_report([run.path])
+    """adaptation.csv and the report of a finished run, on tasks that no preset was tuned on."""
+    path = run.path / "adaptation.csv"
+    if not path.exists() or {int(line["task"]) for line in read_lines(path)} != set(range(REPORT_TASKS)):
+        settings = dataclasses.replace(run.config.adaptation, tasks=REPORT_TASKS)
+        write(run.path, evaluate(run.learner, run.state, settings, SPLITS, REPORT_SEED))
+        if run.config.iterations:  # a report draws a training; adaptation from scratch has none
+            write_report([run.path])
+
+
+def read_lines(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def optimum(config: metacpo.Config, params: dict[str, float], limit: float) -> float:
@@ -66,10 +80,8 @@ def optimum(config: metacpo.Config, params: dict[str, float], limit: float) -> f
 def summary(variant: str, run_dir: Path) -> list[dict[str, object]]:
     """One row per split and step."""
     config = metacpo.Config.load(run_dir / CONFIG)
-    with (run_dir / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        last = list(csv.DictReader(file))[-1]
-    with (run_dir / "adaptation.csv").open(newline="", encoding="utf-8") as file:
-        lines = list(csv.DictReader(file))
+    last = (read_lines(run_dir / "metrics.csv") or [{"seconds": "0", "env_steps": "0"}])[-1]  # none: untrained
+    lines = read_lines(run_dir / "adaptation.csv")
     layout = json.loads((run_dir / "layout.json").read_text(encoding="utf-8"))
     limited = "episode_cost" if config.estimation.cost_measure == "episode" else "discounted_cost"
     rows = []
@@ -78,15 +90,41 @@ def summary(variant: str, run_dir: Path) -> list[dict[str, object]]:
         params = [{name: x for name, x in task.items() if name != "task"} for task in layout[split]]
         limits = [float(line["cost_limit"]) for line in group]
         best = np.mean([optimum(config, *of_task) for of_task in zip(params, limits, strict=True)])
-        mean = {name: f"{np.mean([float(line[name]) for line in group]):.4g}" for name in COLUMNS[6:10]}
         rows.append(
             {"variant": variant, "seed": config.seed, "split": split, "step": step, "tasks": len(group)}
-            | {"within": sum(int(line["satisfied"]) for line in group), **mean}
-            | {"worst_cost": f"{max(float(line[limited]) for line in group):.4g}"}
-            | {"optimum": "" if np.isnan(best) else f"{best:.4g}"}
+            | figures(group, limited)
+            | {"optimum": shown(float(best))}
             | {"train_seconds": f"{float(last['seconds']):.0f}", "env_steps": last["env_steps"]}
         )
     return rows
+
+
+def figures(group: list[dict[str, str]], limited: str) -> dict[str, str | int]:
+    """What the lines of some tasks say together; "" for columns that their version did not have."""
+
+    def values(column: str) -> np.ndarray:
+        return np.array([float(line[column]) for line in group if column in line])
+
+    def ends(name: str, interval: tuple[float, float]) -> dict[str, str]:
+        return {f"{name}_{end}": shown(x) for end, x in zip(("low", "high"), interval, strict=True)}
+
+    within, above = int(values("satisfied").sum()), 1 - values("episodes_within")
+    means = ("return", "episode_cost", "discounted_cost", "cost_limit", "deterministic_return", "deterministic_cost")
+    worst = {"worst_cost": limited, "worst_excess": "excess", "deterministic_worst_excess": "deterministic_excess"}
+    kept = values("deterministic_satisfied")
+    return (
+        {"within": within, **ends("within", share_interval(within, len(group)))}
+        | {name: shown(float(values(name).mean())) if values(name).size else "" for name in means}
+        | ends("return", mean_interval(values("return")))
+        | ends("cost", mean_interval(values(limited)))
+        | {"episodes_above": shown(above.mean()) if above.size else "", **ends("episodes_above", mean_interval(above))}
+        | {name: shown(values(column).max()) if values(column).size else "" for name, column in worst.items()}
+        | {"deterministic_within": int(kept.sum()) if kept.size else ""}
+    )
+
+
+def shown(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.4g}"
 
 
 def main() -> None:

@@ -12,9 +12,8 @@ from rich.console import Console
 
 from metacpo import checkpoint, cli, evaluation
 from metacpo.config import Config, build
-from metacpo.estimation.batch import episode_stats
+from metacpo.estimation.batch import EpisodeStats, EstimationSettings, episode_stats
 from metacpo.evaluation import (
-    COLUMNS,
     adapt,
     budget_line,
     difference,
@@ -27,9 +26,11 @@ from metacpo.evaluation import (
 )
 from metacpo.learner import init_state
 from metacpo.metrics import MetricsWriter
+from metacpo.outcomes import COLUMNS, judged
 from metacpo.report import write_report
 from metacpo.report.read import read_run
 from metacpo.rollout import rollout
+from metacpo.statistics import mean_interval
 from metacpo.training import open_run
 
 SPLITS = ("held-out", "shifted")
@@ -104,7 +105,7 @@ def test_the_last_step_is_judged_on_episodes_that_no_update_saw(run, result):
     data = jax.jit(
         lambda p, k: rollout(run.learner.env, run.learner.policy, p, run.state.normaliser, task, k, 8)
     )(held_out.adaptation.phi[0], jax.random.key(7))  # fmt: skip
-    fresh = float(episode_stats(data, 0.99).episode_return)
+    fresh = float(episode_stats(data, task.cost_limit, EstimationSettings()).episode_return)
     spread = float(np.std(np.sum(np.asarray(data.reward), axis=0)))
     assert abs(fresh - float(held_out.adaptation.stats.episode_return[1, 0])) < 4 * spread
 
@@ -120,6 +121,10 @@ def test_files_are_read_back_by_the_report(run, result):
         grid = read.adaptation.grid(split, "return")
         rows = [row for row in result.rows if row.split == split]
         np.testing.assert_allclose(grid.ravel(), [row.episode_return for row in rows], rtol=1e-5)
+        for column, name in zip(COLUMNS[8:], list(vars(rows[0]))[8:], strict=True):
+            assert name.removeprefix("deterministic_") in column
+            written = read.adaptation.grid(split, column).ravel()
+            np.testing.assert_allclose(written, [float(getattr(row, name)) for row in rows], rtol=1e-5)
         params = result.splits[index].tasks.params
         for task in range(4):
             geometry = read.layout[(split, task)]
@@ -153,6 +158,56 @@ def test_the_table_counts_the_tasks_within_the_limit(result):
     mean = np.mean([row.episode_return for row in result.rows if (row.split, row.step) == ("held-out", 1)])
     line = next(line for line in text.splitlines() if "held-out" in line and " 1 " in line)
     assert f"{within}/4" in line and f"{mean:.1f}" in line and "episode cost" in text
+    assert "…" not in text and max(len(line) for line in text.splitlines()) <= 120
+    low, high = mean_interval([row.episode_cost for row in result.rows if (row.split, row.step) == ("held-out", 1)])
+    worst = max(row.excess for row in result.rows if (row.split, row.step) == ("held-out", 1))
+    assert f"[{low:.1f}, {high:.1f}]" in line and line.split()[-1] == f"{worst:+.1f}"
+
+
+def test_the_table_names_both_kinds_of_actions(result):
+    out = io.StringIO()
+    Console(file=out, width=120).print(table(result))
+    drawn, mean = out.getvalue().split("deterministic actions")
+    assert "stochastic actions" in drawn and "at most 53 % of all are worse" in mean  # 1 − 0.05^(1/4)
+    rows = [row for row in result.rows if (row.split, row.step) == ("shifted", 1)]
+    line = next(line for line in mean.splitlines() if "shifted" in line and " 1 " in line)
+    assert f"{np.mean([row.deterministic_return for row in rows]):.1f} [" in line
+    assert f"{sum(row.deterministic_satisfied for row in rows)}/4" in line
+    assert line.split()[-1] == f"{max(row.deterministic_excess for row in rows):+.1f}"
+
+
+def test_mean_actions_are_rolled_out_for_every_policy_on_the_way(run, result):
+    """The first step is θ on all tasks, and the last φ^K: what bare rollouts of their means give, with other starts."""
+    split = result.splits[0]
+    policies = np.stack([np.broadcast_to(run.state.theta, split.adaptation.phi.shape), split.adaptation.phi])
+
+    @jax.jit
+    def judge(phi, task, key):
+        data = rollout(run.learner.env, run.learner.policy, phi, run.state.normaliser, task, key, 8, deterministic=True)
+        return jnp.sum(data.reward, axis=0), data.action, run.learner.policy(phi, run.state.normaliser(data.obs)).mean
+
+    for step, task in np.ndindex(2, 4):
+        earned, action, mean = judge(
+            jnp.asarray(policies[step, task]), jax.tree.map(lambda x, i=task: x[i], split.tasks), jax.random.key(5)
+        )
+        np.testing.assert_allclose(action, mean, atol=1e-5)
+        row = next(row for row in result.rows if (row.split, row.task, row.step) == ("held-out", task, step))
+        assert abs(row.deterministic_return - float(earned.mean())) < 4 * float(earned.std()) + 1e-3
+    assert not np.allclose(split.adaptation.deterministic.episode_return, split.adaptation.stats.episode_return)
+
+
+def test_no_constraint_hides_another_s_violation():
+    """Two constraints: what one leaves unspent does not pay for the other."""
+    zero, one = np.zeros((1, 2)), np.ones((1, 2))
+    cost = np.array([[[1.0, 6.0], [4.0, 5.0]]])  # [step, task, constraint]; limits 10 and 5
+    stats = EpisodeStats(*(jnp.asarray(x) for x in (zero, cost, cost, one, one, zero, zero, cost, cost)))
+    limits = np.array([[10.0, 5.0], [10.0, 5.0]])
+    outcome = judged(stats, jnp.asarray(limits), "episode")
+    np.testing.assert_allclose(outcome.excess, [[1.0, 0.0]])
+    assert outcome.satisfied.tolist() == [[False, True]]
+    np.testing.assert_allclose(outcome.limited_cost, [[7.0, 9.0]])
+    nothing = dataclasses.replace(stats, length=jnp.asarray(zero))
+    assert np.isinf(judged(nothing, jnp.asarray(limits), "episode").excess).all()
 
 
 def test_the_table_says_how_many_steps_were_used(result):

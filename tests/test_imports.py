@@ -20,6 +20,7 @@ LAYERS = {
     "interrupts": 4,
     "threads": 4,
     "health": 0,
+    "statistics": 0,
     "learner": 4,
     "moments": 4,
     "training": 4,
@@ -30,6 +31,8 @@ LAYERS = {
     "adaptation": 4,
     "budget": 4,
     "evaluation": 4,
+    "outcomes": 4,
+    "outcome_tables": 4,
     "config": 4,
     "settings": 4,
     "study": 4,
@@ -43,7 +46,7 @@ LAYERS = {
 }
 # Pairs that must never meet although their layers would allow it: (importer, imported).
 NEVER = {("algorithms", "envs"), ("envs", "solver"), ("policies", "solver"), ("rollout", "solver")}
-REPORT_MAY_IMPORT = {"report", "folder", "health"}
+REPORT_MAY_IMPORT = {"report", "folder", "health", "statistics"}
 MUJOCO_ONLY_IN = "envs/physics/"
 
 

@@ -3,13 +3,18 @@
 from dataclasses import dataclass, replace
 
 import equinox as eqx
+import jax
 from jaxtyping import Array, Float, Key
 
 from metacpo.algorithms.meta import collect
 from metacpo.algorithms.rule import StepStats
-from metacpo.estimation.batch import EpisodeStats
+from metacpo.estimation.batch import EpisodeStats, episode_stats
 from metacpo.learner import Learner, TrainState, sampler
+from metacpo.rollout import rollout
 from metacpo.tasks import Task
+
+DETERMINISTIC_EPISODES = 5  # of mean actions: only the reset differs between them, so few tell
+DETERMINISTIC = 0xDE7  # folded into the key of an adaptation for them; its updates have the key itself
 
 
 @dataclass(frozen=True)
@@ -26,11 +31,12 @@ class Adaptation(eqx.Module):
 
     phi[i] is task i's adapted policy φ^K. stats[k] are means over fresh episodes of φ^k: those that update k + 1
     was computed from (they were sampled before it, so they judge φ^k fairly), and for k = K a set of its own
-    that no update saw.
+    that no update saw. deterministic[k] is the same of φ^k's mean actions, over episodes that no update sees.
     """
 
     phi: Float[Array, "M n"]
     stats: EpisodeStats  # leading axes [K + 1, M]
+    deterministic: EpisodeStats  # leading axes [K + 1, M]
     updates: StepStats  # leading axes [K, M]
 
 
@@ -42,4 +48,20 @@ def adapt_tasks(
     meta = replace(learner.meta, tasks=count, steps=settings.steps, episodes=settings.episodes)
     sample = sampler(learner, state.normaliser, tasks, settings.episodes)
     walk = collect(learner.policy, state.theta, state.knobs, sample, key, meta, learner.algorithm.inner)
-    return Adaptation(walk.phi, walk.stats, walk.updates)
+    assert walk.path is not None
+    deterministic = _mean_actions(learner, state, tasks, walk.path, jax.random.fold_in(key, DETERMINISTIC))
+    return Adaptation(walk.phi, walk.stats, deterministic, walk.updates)
+
+
+def _mean_actions(
+    learner: Learner, state: TrainState, tasks: Task, path: Float[Array, "steps M n"], key: Key[Array, ""]
+) -> EpisodeStats:
+    """What every policy of the path earns and costs without its noise, [K + 1, M]; one of its steps after another."""
+
+    def judge(phi: Float[Array, " n"], task: Task, key: Key[Array, ""]) -> EpisodeStats:
+        env, policy, normaliser = learner.env, learner.policy, state.normaliser
+        data = rollout(env, policy, phi, normaliser, task, key, DETERMINISTIC_EPISODES, deterministic=True)
+        return episode_stats(data, task.cost_limit, learner.estimation)
+
+    keys = jax.random.split(key, path.shape[:2])
+    return jax.lax.map(lambda step: jax.vmap(judge)(step[0], tasks, step[1]), (path, keys))

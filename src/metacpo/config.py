@@ -20,6 +20,7 @@ from metacpo.algorithms.registry import Algorithm, CompositionError, Parts, Rule
 from metacpo.algorithms.trust_region import TrustRegionSettings
 from metacpo.envs import ENVIRONMENTS, PHYSICS, known, make
 from metacpo.envs.costs import SummedCosts
+from metacpo.envs.observed import History, ObservedTask
 from metacpo.estimation import EstimationSettings
 from metacpo.folder import replace_text, short_text
 from metacpo.learner import Learner, WarmupSettings
@@ -74,6 +75,10 @@ class Config:
     """Widths of the policy's tanh layers."""
     initial_std: float = 0.6
     """Standard deviation of the first policy's actions."""
+    observe_task: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Append the task's parameters to the observation: a policy that need not find them out, the ceiling."""
+    history: int = 0
+    """Append the last H observations, actions and costs to the observation: a memory instead of updates."""
     checkpoint_every: int = 20
     """Meta-iterations between two checkpoints."""
     warmup: WarmupSettings = field(default_factory=WarmupSettings)
@@ -163,6 +168,10 @@ def build(config: Config) -> Learner:
     env = make(config.env, config.physics)
     if config.constraints == "sum" and len(env.cost_names) > 1:
         env = SummedCosts(env)
+    if config.history:
+        env = History(env, config.history)
+    if config.observe_task:  # outside of the history, which would repeat the task
+        env = ObservedTask(env)
     algorithm = composed(config, len(env.cost_names))
     if len(config.hidden) > MOST_LAYERS:
         raise ConfigError(f"hidden: {len(config.hidden)} layers; allowed: at most {MOST_LAYERS}")

@@ -40,13 +40,17 @@ def rollout(
     task: Task,
     key: Key[Array, ""],
     episodes: int,
+    deterministic: bool = False,
 ) -> Trajectory:
-    """`episodes` episodes of π_φ on `task`. vmap over (phi, task, key) for several tasks at once."""
+    """`episodes` episodes of π_φ on `task`. vmap over (phi, task, key) for several tasks at once.
+
+    deterministic: every action is the policy's mean; an episode then is as random as its reset and the world.
+    """
     reset_key, action_key = jax.random.split(key)
     reset_keys = jax.random.split(reset_key, episodes)
     start, sound = _without_broken(jax.vmap(env.reset, in_axes=(None, 0))(task, reset_keys))
     noise_shape = (env.episode_length, episodes, env.action_size)
-    noise = jax.random.normal(action_key, noise_shape)
+    noise = jnp.zeros(noise_shape) if deterministic else jax.random.normal(action_key, noise_shape)
 
     def step(carry: tuple[State, Array], eps: Float[Array, "B A"]):
         state, alive = carry

@@ -24,6 +24,7 @@ RANGES = {
     "cost_limit": "[0, inf)",
     "hidden": "[1, inf)",
     "initial_std": "(0, inf)",
+    "history": "[0, 64]",
     "checkpoint_every": "[1, inf)",
     "warmup.iterations": "[0, inf)",
     "warmup.tasks": "[1, inf)",

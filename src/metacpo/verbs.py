@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from metacpo.training import Run
 
 DEFAULT_PRESET = "point-circle"
+TABLE_WIDTH = 120  # columns, where the output is no terminal
 Verb = Callable[[], int]
 
 
@@ -44,13 +45,17 @@ class Trial:
     steps: int | None = None
     """Updates on each task."""
     tasks: int | None = None
-    """Tasks a split."""
+    """Tasks a split; tables that report results have 100."""
     task: str | None = None
     """One task instead of random ones, as JSON: '{"radius": 1.3}'."""
     cost_limit: float | None = None
     """Another limit than the one that the run was trained under."""
     seed: int = 0
-    """Of the tasks and of the rollouts."""
+    """Of the tasks and of the rollouts; tables that report results have 1000, whose tasks no preset was tuned on."""
+    history: int | None = None
+    """What the run was trained with; nothing else is allowed."""
+    observe_task: tyro.conf.FlagCreatePairsOff[bool] = False
+    """The run was trained with it."""
 
 
 @dataclass(frozen=True)
@@ -241,6 +246,7 @@ def _evaluate(run: "Run", trial: Trial, splits: tuple[str, ...]) -> Any:
     """Adaptation of the run's meta-policy as `trial` says, checked as the config's own settings are."""
     from metacpo.evaluation import evaluate
 
+    _require_same_senses(run, trial)
     task = None if trial.task is None else run.learner.tasks.make(_json(trial.task))
     usual = run.config.adaptation
     settings = replace(
@@ -253,10 +259,21 @@ def _evaluate(run: "Run", trial: Trial, splits: tuple[str, ...]) -> Any:
     return evaluate(run.learner, run.state, settings, splits, trial.seed, cost_limit=trial.cost_limit, task=task)
 
 
+def _require_same_senses(run: "Run", trial: Trial) -> None:
+    """A policy sees what it was trained to see: another observation has another size."""
+    if trial.history not in (None, run.config.history):
+        allowed = run.config.history
+        raise UsageError(f"history: {trial.history} is not what the run was trained with; allowed: {allowed}")
+    if trial.observe_task and not run.config.observe_task:
+        raise UsageError("observe_task: true is not what the run was trained with; allowed: false")
+
+
 def _show(result: Any, run: "Run") -> None:
     from metacpo.evaluation import table, while_adapting
 
     console = Console()
+    if not console.is_terminal:  # a file has no width: 80 columns would fold the table
+        console = Console(width=TABLE_WIDTH)
     console.print(table(result, run.env_steps))
     for line in while_adapting(result):
         console.print(line, highlight=False, soft_wrap=True)

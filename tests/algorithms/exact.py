@@ -124,6 +124,7 @@ def exact_sampler(chains: Chain):
             episode_return=v.J_R,
             episode_cost=v.J_C[:, None],
             discounted_cost=v.J_C[:, None],
+            episodes_within=jnp.zeros(M),
             length=jnp.full(M, 1 / (1 - GAMMA)),
             discounted_length=jnp.full(M, 1 / (1 - GAMMA)),
             nonfinite=jnp.zeros(M),

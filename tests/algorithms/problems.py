@@ -96,7 +96,7 @@ def batch_in_case(phi, key, case, settings: TrustRegionSettings) -> Batch:
 def no_stats(*shape: int) -> EpisodeStats:
     """Statistics that nothing here reads."""
     zero, one = jnp.zeros(shape), jnp.zeros((*shape, 1))
-    return EpisodeStats(zero, one, one, zero, zero, zero, zero, one, one)
+    return EpisodeStats(zero, one, one, zero, zero, zero, zero, zero, one, one)
 
 
 def no_updates(*shape: int, m: int = 1) -> StepStats:

@@ -55,7 +55,7 @@ def walk_of(theta, counts) -> Walk:
     values = jnp.stack([jnp.zeros(TASKS), value])
     zero = jnp.zeros((2, TASKS))
     stats = EpisodeStats(
-        values, zero[..., None], zero[..., None], zero + 1, zero + 1, zero, zero, zero[..., None], zero[..., None]
+        values, zero[..., None], zero[..., None], zero, zero + 1, zero + 1, zero, zero, zero[..., None], zero[..., None]
     )
     once = jax.tree.map(lambda x: x[None], (first, updates))
     assert isinstance(once[1], StepStats)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from metacpo.estimation import EstimationSettings, constraint, make_batch
-from metacpo.estimation.batch import critic_error
+from metacpo.estimation.batch import critic_error, episode_stats
 from metacpo.policies import GaussianPolicy, Normaliser
 
 from .episodes import trajectory
@@ -42,6 +42,27 @@ def test_statistics_by_hand():
     seen = np.asarray(HAND.obs)[VALID > 0]
     np.testing.assert_allclose(stats.obs_mean, seen.mean(axis=0), atol=1e-6)
     np.testing.assert_allclose(stats.obs_var, seen.var(axis=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("limits", "settings", "share"),
+    [
+        ([2.0, 9.0], EPISODE, 0.5),  # costs of the two episodes: 3 and 1, and twice that
+        ([3.0, 6.0], EPISODE, 1.0),  # a limit that is met is kept
+        ([3.0, 1.9], EPISODE, 0.0),  # what is unspent of one limit does not pay for the other
+        ([1.0, 9.0], DISCOUNTED, 0.5),  # 11/8 and 1/2
+        ([1.4, 9.0], DISCOUNTED, 1.0),
+    ],
+)
+def test_an_episode_is_within_when_every_cost_is(limits, settings, share):
+    two = dataclasses.replace(HAND, cost=jnp.concatenate([HAND.cost, 2 * HAND.cost], axis=-1))
+    assert float(episode_stats(two, jnp.asarray(limits), settings).episodes_within) == share
+
+
+def test_an_episode_without_a_valid_step_is_not_within():
+    valid = np.array([[1, 0], [1, 0]])
+    broken = trajectory(np.zeros((2, 2, 3)), np.zeros((2, 2)), np.zeros((2, 2)), valid)
+    assert float(episode_stats(broken, jnp.ones(1), EPISODE).episodes_within) == 0.5
 
 
 def test_c_of_the_episode_measure_is_the_excess_per_step():

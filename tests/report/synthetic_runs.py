@@ -32,8 +32,15 @@ def write_table(path: Path, header: Sequence[str], rows: Sequence[list]) -> None
         csv.writer(file).writerows([header, *rows])
 
 
-def write_run(folder: Path, iterations: int = 40, config: str = CONFIG, paths: bool = True, seed: int = 0) -> Path:
-    """A complete run folder: 2 splits of 4 tasks, K = 3 updates."""
+def write_run(
+    folder: Path,
+    iterations: int = 40,
+    config: str = CONFIG,
+    paths: bool = True,
+    seed: int = 0,
+    wider: bool = False,
+) -> Path:
+    """A complete run folder: 2 splits of 4 tasks, K = 3 updates; `wider`: with the columns of later versions."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     (folder / "config.toml").write_text(config)
@@ -41,6 +48,9 @@ def write_run(folder: Path, iterations: int = 40, config: str = CONFIG, paths: b
     write_table(folder / "metrics.csv", list(metrics), np.stack(list(metrics.values()), axis=1).tolist())
     rows = [row for split in ("held-out", "shifted") for task in range(4) for row in adaptation(split, task)]
     header = "split,task,step,return,episode_cost,discounted_cost,cost_limit,satisfied".split(",")
+    if wider:  # half of the episodes are within where the mean is at the limit, and the more the lower it is
+        header += ["episodes_within", "excess"]
+        rows = [[*row, max(0.0, min(1.0, 0.5 - 0.02 * (row[4] - LIMIT))), row[4] - LIMIT] for row in rows]
     write_table(folder / "adaptation.csv", header, rows)
     if paths:
         write_paths(folder, rng)

@@ -105,6 +105,22 @@ def test_the_steps_that_were_used_stand_below_the_table(tmp_path):
     assert note in write_report([first, second]).read_text()
 
 
+def test_table_shows_episodes_above_and_the_worst_task_where_they_are_known(report, tmp_path):
+    wider = Reader(write_report([write_run(tmp_path / "wider", wider=True)]).read_text()).cells
+    assert wider[2].startswith("11.5 → 41.5") and "95\u00a0% interval" in wider[2]
+    assert wider[6].startswith("65\u00a0% → 35\u00a0%")
+    assert wider[7] == "+15.0 → 0at most 53\u00a0% of tasks are worse (95\u00a0%)"
+    assert "Worst task" not in report.read_text()
+    both = [report.parent, tmp_path / "wider"]  # a column that one of the runs lacks is shown of none
+    assert "Worst task" not in write_report(both, tmp_path / "both.html").read_text()
+
+
+def test_the_mean_of_runs_has_the_wider_columns_too(tmp_path):
+    runs = [write_run(tmp_path / f"run-{seed}", wider=True, seed=seed) for seed in (0, 1)]
+    rows = Reader(write_report(runs, tmp_path / "both.html").read_text()).cells
+    assert "35\u00a0% ± 0\u00a0%" in "".join(rows) and "+15.0 → 0 ± 0" in "".join(rows)
+
+
 def test_sections_and_panels_are_all_there(report):
     text = report.read_text()
     for name in ("headline", "learning", "adaptation", "paths", "updates", "settings"):

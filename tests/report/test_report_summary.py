@@ -13,8 +13,8 @@ from metacpo.report.summary import (
     slope_through_origin,
     thin,
     verdict,
-    wilson_interval,
 )
+from metacpo.statistics import mean_interval
 
 
 def test_verdict_equals_hand_computed_means(tmp_path):
@@ -33,6 +33,22 @@ def test_verdict_equals_hand_computed_means(tmp_path):
     assert shifted.cost(shifted.after) == 29.5
 
 
+def test_episodes_above_and_the_worst_task_by_hand(tmp_path):
+    # Held-out costs after adaptation: 25, 20, 15, 10, so 50, 40, 30 and 20 % of the episodes are above; before, 15 more
+    # cost and 30 % more episodes each.
+    row = verdict(read_run(write_run(tmp_path / "run", wider=True)), "held-out")
+    assert (row.before.above, row.after.above) == pytest.approx((0.65, 0.35))
+    assert (row.before.worst, row.after.worst) == (15, 0)
+    low, high = row.after.intervals["above"]
+    assert 0.2 <= low < 0.35 < high <= 0.5
+    assert row.after.intervals["returns"] == mean_interval([40, 41, 42, 43])
+
+
+def test_a_run_of_an_earlier_version_says_neither(tmp_path):
+    row = verdict(read_run(write_run(tmp_path / "run")), "held-out")
+    assert math.isnan(row.after.above) and math.isnan(row.after.worst)
+
+
 def test_the_limited_cost_follows_the_config(tmp_path):
     config = CONFIG.replace('"episode"', '"discounted"')
     row = verdict(read_run(write_run(tmp_path / "run", config=config)), "held-out")
@@ -48,23 +64,6 @@ def test_a_task_without_its_last_step_counts_nowhere(tmp_path):
     row = verdict(read_run(folder), "held-out")
     assert (row.before.tasks, row.before.within, row.after.within) == (3, 0, 3)
     assert (row.before.returns, row.after.returns) == (11.0, 41.0)
-
-
-@pytest.mark.parametrize(
-    ("successes", "trials", "low", "high"),
-    [
-        (8, 10, 0.4902, 0.9433),  # the textbook example
-        (0, 10, 0.0, 0.2775),  # 1 / (1 + n/z²)
-        (10, 10, 0.7225, 1.0),  # its mirror image
-        (50, 100, 0.4038, 0.5962),
-    ],
-)
-def test_wilson_interval(successes, trials, low, high):
-    assert wilson_interval(successes, trials) == pytest.approx((low, high), abs=1e-4)
-
-
-def test_wilson_interval_without_trials_says_nothing():
-    assert wilson_interval(0, 0) == (0.0, 1.0)
 
 
 def test_robust_limits_ignore_an_outlier():

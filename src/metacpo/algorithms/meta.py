@@ -91,7 +91,7 @@ def collect(
     _, (phis, batches, stats, updates) = jax.lax.scan(inner_step, start, keys)
     K = settings.steps
     first, updates = (jax.tree.map(lambda x: x[:K], tree) for tree in (batches, updates))
-    return Walk(first, updates, stats, phis[K], jax.tree.map(lambda x: x[K], batches))
+    return Walk(first, updates, stats, phis[K], jax.tree.map(lambda x: x[K], batches), phis)
 
 
 class OuterStats(eqx.Module):

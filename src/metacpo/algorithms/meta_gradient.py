@@ -42,7 +42,7 @@ class Walk(eqx.Module):
     """One descent of all M tasks: the data of the K steps, what became of these, and where it ended.
 
     batches[k] and updates[k] (with α^k and the signal) belong to φ^k → φ^{k+1}, k < K; stats[k] to φ^k, k ≤ K; phi is
-    φ^K and last its data D^K.
+    φ^K and last its data D^K. path, where `collect` made the walk: φ^0..φ^K.
     """
 
     batches: Batch
@@ -50,6 +50,7 @@ class Walk(eqx.Module):
     stats: EpisodeStats
     phi: Float[Array, "M n"]
     last: Batch
+    path: Float[Array, "steps M n"] | None = None
 
     @property
     def first(self) -> Batch:

@@ -4,8 +4,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from metacpo.envs.base import Environment, State, action_bound
-from metacpo.envs.scene import Scene, scene_of
+from metacpo.envs.base import State
+from metacpo.envs.wrapped import Wrapped
 from metacpo.tasks import Task, TaskDistribution
 
 
@@ -23,27 +23,8 @@ def hazard_cost(
     return jnp.sum(jnp.where(inside, rate * (radius - distance), 0.0))
 
 
-class SummedCosts:
+class SummedCosts(Wrapped):
     """An environment whose costs are added up to one: the same worlds, one constraint instead of m."""
-
-    def __init__(self, env: Environment):
-        self.env = env
-
-    @property
-    def observation_size(self) -> int:
-        return self.env.observation_size
-
-    @property
-    def action_size(self) -> int:
-        return self.env.action_size
-
-    @property
-    def action_bound(self) -> float:
-        return action_bound(self.env)
-
-    @property
-    def episode_length(self) -> int:
-        return self.env.episode_length
 
     @property
     def cost_names(self) -> tuple[str, ...]:
@@ -60,12 +41,6 @@ class SummedCosts:
 
     def step(self, task: Task, state: State, action: Float[Array, " A"]) -> State:
         return _summed(self.env.step(task, state, action))
-
-    def position(self, state: State) -> Float[Array, "*batch 2"]:
-        return self.env.position(state)
-
-    def scene(self, task: Task, state: State) -> Scene:
-        return scene_of(self.env, task, state)
 
 
 def _summed(state: State) -> State:

@@ -74,6 +74,7 @@ class EpisodeStats(eqx.Module):
     episode_return: Float[Array, "*M"]
     episode_cost: Float[Array, "*M m"]
     discounted_cost: Float[Array, "*M m"]
+    episodes_within: Float[Array, "*M"]  # share of the episodes that keep every limit, over at least one valid step
     length: Float[Array, "*M"]
     discounted_length: Float[Array, "*M"]  # Σ γᵗ over an episode's steps
     nonfinite: Float[Array, "*M"]  # worlds
@@ -82,15 +83,19 @@ class EpisodeStats(eqx.Module):
     obs_var: Float[Array, "*M O"]
 
 
-def episode_stats(trajectory: Trajectory, gamma: float) -> EpisodeStats:
-    """Return and cost per episode, averaged over the B episodes of one task."""
-    weights = discounts(gamma, trajectory.reward.shape[0])[:, None, None]
+def episode_stats(trajectory: Trajectory, cost_limit: Float[Array, " m"], settings: EstimationSettings) -> EpisodeStats:
+    """Return and cost per episode, averaged over the B episodes of one task with limit h."""
+    weights = discounts(settings.gamma, trajectory.reward.shape[0])[:, None, None]
+    episode_cost, discounted_cost = jnp.sum(trajectory.cost, axis=0), jnp.sum(weights * trajectory.cost, axis=0)
+    limited = episode_cost if settings.cost_measure == "episode" else discounted_cost
+    within = jnp.all(limited <= cost_limit, axis=-1) & jnp.any(trajectory.valid > 0, axis=0)
     seen = _normalised(trajectory.valid)[..., None]
     obs_mean = jnp.sum(seen * trajectory.obs, axis=(0, 1))
     return EpisodeStats(
         episode_return=jnp.mean(jnp.sum(trajectory.reward, axis=0)),
-        episode_cost=jnp.mean(jnp.sum(trajectory.cost, axis=0), axis=0),
-        discounted_cost=jnp.mean(jnp.sum(weights * trajectory.cost, axis=0), axis=0),
+        episode_cost=jnp.mean(episode_cost, axis=0),
+        discounted_cost=jnp.mean(discounted_cost, axis=0),
+        episodes_within=jnp.mean(within.astype(jnp.float32)),
         length=jnp.mean(jnp.sum(trajectory.valid, axis=0)),
         discounted_length=jnp.mean(jnp.sum(weights[..., 0] * trajectory.valid, axis=0)),
         nonfinite=trajectory.nonfinite,
@@ -137,7 +142,7 @@ def make_batch(
     weight = _normalised(valid)
     fade = discounts(settings.gamma, valid.shape[0])[:, None]
     cost_weight = weight if episodic else _normalised(valid * fade)
-    stats = eqx.tree_at(lambda s: s.critic_nonfinite, episode_stats(trajectory, settings.gamma), lost)
+    stats = eqx.tree_at(lambda s: s.critic_nonfinite, episode_stats(trajectory, cost_limit, settings), lost)
     c, margin = constraint_value(trajectory, stats, cost_limit, settings)
     reward_advantage = reward_advantage - jnp.sum(weight * reward_advantage)
     cost_advantage = cost_advantage - jnp.sum(cost_weight[..., None] * cost_advantage, axis=(0, 1))

@@ -12,8 +12,8 @@ from jaxtyping import Array, Bool, Float, Key
 
 from metacpo.envs.base import Environment, State
 from metacpo.envs.scene import Scene, scene_of
-from metacpo.evaluation import SplitResult
 from metacpo.learner import Learner, TrainState
+from metacpo.outcomes import SplitResult
 from metacpo.tasks import Task
 
 STAGES = ("before", "after")

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from metacpo.envs.base import Environment
-from metacpo.envs.costs import SummedCosts
 from metacpo.envs.physics.camera import Camera, NoRenderer
 from metacpo.envs.scene import Embodied
-from metacpo.evaluation import Evaluation
+from metacpo.envs.wrapped import innermost
 from metacpo.learner import Learner
+from metacpo.outcomes import Evaluation
 from metacpo.render import looks
 from metacpo.render.above import Above, View, view_of
 from metacpo.render.episodes import Episode, record_all
@@ -124,7 +124,9 @@ class Studio:
         camera.look_at((view.x, view.y), view.half)
         steps = shown_steps(episode.steps)
         for index, step in enumerate(steps):
-            bodies = self.bodies.bodies(episode.task, episode.at(step))
+            _, state = innermost(self.env, episode.at(step))
+            assert state is not None
+            bodies = self.bodies.bodies(episode.task, state)
             qpos = np.asarray(bodies.physics.qpos, np.float64)
             trail = _trail(episode, steps[: index + 1])
             picture = camera.frame(qpos, bodies.places, episode.scene(self.env, step), trail)
@@ -151,8 +153,8 @@ def _trail(episode: Episode, steps: Sequence[int]) -> list[tuple[float, float, b
 
 
 def _embodied(env: Environment) -> Embodied | None:
-    """What of the environment has bodies, under a sum of its costs too."""
-    inner = env.env if isinstance(env, SummedCosts) else env
+    """What of the environment has bodies, under wrappers too."""
+    inner, _ = innermost(env)
     return inner if isinstance(inner, Embodied) else None
 
 

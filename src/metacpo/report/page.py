@@ -134,8 +134,9 @@ def _headline(runs: Sequence[Run]) -> str:
         *lead,
         f'<div class="wide">{tables.verdict_table(runs)}</div>',
         f'<p class="note">{tables.budget_words(runs)}</p>',
-        '<p class="note">Means over tasks, each from fresh evaluation episodes. The interval is '
-        "Wilson’s for a share of that many tasks; it is wide where tasks are few.</p>",
+        '<p class="note">Means over tasks, each from fresh evaluation episodes. Intervals say what other tasks would '
+        "give: by the bootstrap for means, Wilson’s for shares of tasks; they are wide where tasks are few. The worst "
+        "task is the one whose cost is farthest above its limit.</p>",
     )
 
 

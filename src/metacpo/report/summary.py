@@ -7,19 +7,24 @@ from dataclasses import dataclass
 import numpy as np
 
 from metacpo.report.read import Run
-
-NORMAL_95 = 1.959964  # two-sided 95 % quantile of the standard normal distribution
+from metacpo.statistics import Interval, mean_interval
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A policy on one split's tasks after some number of updates: means over tasks, and a count."""
+    """A policy on one split's tasks after some number of updates: means over tasks, a count, and the worst task.
+
+    What a run's adaptation.csv does not have is NaN: earlier versions wrote neither above nor worst.
+    """
 
     returns: float
     episode_cost: float
     discounted_cost: float
     within: int  # tasks whose limited cost is within their limit
     tasks: int
+    above: float  # share of the episodes that break a limit
+    worst: float  # the largest cost above its limit of any task
+    intervals: dict[str, Interval]  # of returns, the costs and above, over tasks
 
     @property
     def share(self) -> float:
@@ -52,16 +57,21 @@ def verdict(run: Run, split: str) -> Verdict:
     complete = np.isfinite(satisfied[:, 0]) & np.isfinite(satisfied[:, -1])
 
     def outcome(step: int) -> Outcome:
-        def mean(column: str) -> float:
-            values = adaptation.grid(split, column)[complete, step]
-            return float(values.mean()) if values.size else math.nan
+        def values(column: str) -> np.ndarray:
+            return adaptation.grid(split, column)[complete, step] if column in adaptation.numbers else np.zeros(0)
 
+        of_tasks = {
+            "returns": values("return"),
+            "episode_cost": values("episode_cost"),
+            "discounted_cost": values("discounted_cost"),
+            "above": 1 - values("episodes_within"),
+        }
         return Outcome(
-            returns=mean("return"),
-            episode_cost=mean("episode_cost"),
-            discounted_cost=mean("discounted_cost"),
+            **{name: float(each.mean()) if each.size else math.nan for name, each in of_tasks.items()},
             within=int(satisfied[complete, step].sum()),
             tasks=int(complete.sum()),
+            worst=float(np.max(values("excess"), initial=-math.inf)) if "excess" in adaptation.numbers else math.nan,
+            intervals={name: mean_interval(each) for name, each in of_tasks.items()},
         )
 
     limits = adaptation.grid(split, "cost_limit")[:, -1]
@@ -74,20 +84,6 @@ def verdict(run: Run, split: str) -> Verdict:
         before=outcome(0),
         after=outcome(-1),
     )
-
-
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share; unlike the usual one it stays within [0, 1] for few trials.
-
-    (p + z²/2n ± z·√(p(1 − p)/n + z²/4n²)) / (1 + z²/n),  p = successes/trials, n = trials
-    """
-    if trials == 0:
-        return 0.0, 1.0
-    p, n, z = successes / trials, trials, NORMAL_95
-    middle = p + z**2 / (2 * n)
-    half = z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    scale = 1 + z**2 / n
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
 
 
 def rolling(values: np.ndarray, window: int, statistic: Callable = np.median) -> np.ndarray:

@@ -1,15 +1,16 @@
 """The report's tables, as HTML. Every text from a run passes through `escape`."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 
 import numpy as np
 
 from metacpo import health
 from metacpo.report.read import Run
-from metacpo.report.summary import Outcome, Verdict, verdict, wilson_interval
+from metacpo.report.summary import Outcome, Verdict, verdict
 from metacpo.report.updates import CASES, case_counts
+from metacpo.statistics import Interval, share_beyond_worst, share_interval
 
 # tag -> (words, what it tells)
 HEALTH = {
@@ -19,6 +20,9 @@ HEALTH = {
     "Misc/CGResidual": ("Residual of the linear solves", "relative; small means that H⁻¹v was solved well"),
     "Train/PolicyStd": ("Policy's standard deviation", "in units of the action"),
 }
+
+
+WIDER = ["Episodes above the limit", "Worst task"]  # columns for runs that know these
 
 
 def number(value: float) -> str:
@@ -35,6 +39,8 @@ def number(value: float) -> str:
 
 def percent(share: float) -> str:
     """Whole percent; a share that is small but not zero says so."""
+    if not math.isfinite(share):
+        return "not finite"
     return "under 1\u00a0%" if 0 < share < 0.005 else f"{100 * share:.0f}\u00a0%"
 
 
@@ -48,6 +54,8 @@ def verdict_table(runs: Sequence[Run]) -> str:
     several = len(runs) > 1
     head = ["Split", *(["Run"] if several else []), "Tasks", "Return", "Episode cost", "Discounted cost"]
     head.append("Tasks within the limit")
+    if all("episodes_within" in run.adaptation.numbers and "excess" in run.adaptation.numbers for run in runs):
+        head += WIDER
     rows = []
     for split in split_names(runs):
         verdicts = [(run, verdict(run, split)) for run in runs if split in run.adaptation.splits]
@@ -81,26 +89,44 @@ def split_names(runs: Sequence[Run]) -> list[str]:
 
 def _verdict_row(head: list[str], run: str, row: Verdict) -> str:
     limit = f'<span class="aside">limit {limit_words(row)}</span>'
-    low, high = wilson_interval(row.after.within, row.after.tasks)
+    low, high = share_interval(row.after.within, row.after.tasks)
+    wider = set(WIDER) <= set(head)
 
     def within(outcome: Outcome) -> str:
         return f"{outcome.within}/{outcome.tasks}"
 
-    costs = {
-        "episode_cost": change(row, number(row.before.episode_cost), number(row.after.episode_cost)),
-        "discounted_cost": change(row, number(row.before.discounted_cost), number(row.after.discounted_cost)),
-    }
+    def mean(field: str, words: Callable[[float], str] = number) -> str:
+        shown = change(row, words(getattr(row.before, field)), words(getattr(row.after, field)))
+        return shown + (ends(row.after.intervals[field], words) if wider else "")
+
+    costs = {name: mean(name) for name in ("episode_cost", "discounted_cost")}
     costs[row.limited_cost] += limit
     interval = f'<span class="aside">{100 * low:.0f}–{100 * high:.0f}\u00a0% (95\u00a0% interval)</span>'
     cells = [
         escape(row.split),
         *([run] if run else []),
         str(row.after.tasks),
-        change(row, number(row.before.returns), number(row.after.returns)),
+        mean("returns"),
         *costs.values(),
         change(row, within(row.before), within(row.after)) + interval,
     ]
+    if wider:
+        beyond = f"at most {percent(share_beyond_worst(row.after.tasks))} of tasks are worse (95\u00a0%)"
+        worst = change(row, signed(row.before.worst), signed(row.after.worst))
+        cells += [mean("above", percent), f'{worst}<span class="aside">{beyond}</span>']
     return _row(head, cells)
+
+
+def ends(interval: Interval, words: Callable[[float], str]) -> str:
+    """An interval beside its figure; empty where there is none."""
+    if not np.all(np.isfinite(interval)):
+        return ""
+    return f'<span class="aside">{words(interval.low)} to {words(interval.high)} (95\u00a0% interval)</span>'
+
+
+def signed(excess: float) -> str:
+    """A cost above its limit, or below."""
+    return f"+{number(excess)}" if excess > 0 and math.isfinite(excess) else number(excess)
 
 
 def change(row: Verdict, before: str, after: str) -> str:
@@ -113,19 +139,22 @@ def change(row: Verdict, before: str, after: str) -> str:
 def _mean_row(head: list[str], split: str, rows: Sequence[Verdict]) -> str:
     """Mean over runs, and their standard deviation.
 
-    No interval for the share: the runs may have met the same tasks, so their counts cannot be pooled.
+    No interval: the runs may have met the same tasks, so their figures cannot be pooled.
     """
 
     def mean(field: str) -> str:
         before = [getattr(row.before, field) for row in rows]
         after = [getattr(row.after, field) for row in rows]
-        words = percent if field == "share" else number
-        spread = f' <span class="aside">± {words(float(np.std(after, ddof=1)))}</span>' if len(rows) > 1 else ""
-        return change(rows[0], words(float(np.mean(before))), words(float(np.mean(after)))) + spread
+        words = {"share": percent, "above": percent, "worst": signed}.get(field, number)
+        spread = (number if field == "worst" else words)(float(np.std(after, ddof=1))) if len(rows) > 1 else ""
+        return change(rows[0], words(float(np.mean(before))), words(float(np.mean(after)))) + (
+            f' <span class="aside">± {spread}</span>' if spread else ""
+        )
 
     tasks = ", ".join(sorted({str(row.after.tasks) for row in rows}))
     cells = [escape(split), f"mean of {len(rows)} runs", tasks, mean("returns")]
     cells += [mean("episode_cost"), mean("discounted_cost"), mean("share")]
+    cells += [mean("above"), mean("worst")] if set(WIDER) <= set(head) else []
     return _row(head, cells, "mean")
 
 
