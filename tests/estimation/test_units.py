@@ -31,7 +31,7 @@ SETTINGS = EstimationSettings(gamma=GAMMA, cost_gamma=1.0, cost_lam=0.0, confide
 def episodes(T, stop, seed=0):
     """Enough for three digits; more of those that end by chance."""
     rng = np.random.default_rng(seed)
-    B = 1500 if stop else max(40000 // T, 200)
+    B = max(40000 // T, 1500 if stop else 200)
     action = MEAN + SIGMA * rng.normal(size=(T, B, 1))
     valid = np.cumprod(np.vstack([np.ones((1, B)), rng.random((T - 1, B)) >= stop]), axis=0)
     ended = (valid[-1] == 0) | (rng.random(B) < stop)
