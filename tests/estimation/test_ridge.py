@@ -13,14 +13,14 @@ from metacpo.policies import Normaliser
 
 from .episodes import trajectory
 
-T, B, O = 100, 12, 6
+T, B, SIZE = 100, 12, 6
 GAMMA = jnp.array([0.99, 1.0, 0.9])
 
 
 def noisy_data(seed=0):
     """Truncated and terminated episodes of different lengths, and three signals [T, B, 3] that are nearly all noise."""
     rng = np.random.default_rng(seed)
-    obs = np.cumsum(rng.normal(size=(T + 1, B, O)), axis=0) / 5  # as a robot's: neighbouring steps are alike
+    obs = np.cumsum(rng.normal(size=(T + 1, B, SIZE)), axis=0) / 5  # as a robot's: neighbouring steps are alike
     length = rng.integers(40, T + 1, B)
     valid = np.arange(T)[:, None] < length
     final = obs[length, np.arange(B)]
@@ -99,4 +99,4 @@ def test_a_robot_that_flees_has_advantages(drift, lam):
     settings = EstimationSettings(gamma=0.99, lam=lam, critic="ridge")
     batch, _ = jax.jit(lambda d: make_batch(d, seen, jnp.ones(1), settings))(data)
     gradient = np.mean(np.asarray(batch.reward_advantage) * (a - drift).ravel()) / sigma**2
-    assert gradient == pytest.approx(-1, abs=0.25)
+    assert gradient == pytest.approx(-1, abs=0.25)  # −0.11 to −0.17 where the end is a regressor

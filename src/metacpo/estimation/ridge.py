@@ -41,7 +41,9 @@ def ridge_values(
     system = MaskedSystem.of(normal, jnp.ones(X.shape[-1], bool))
 
     c = _steady(G, ahead, share)
-    deviation = G - (1.0 - ahead) * c  # V = c + φᵀw: of signals whose mean is large float32 keeps the digits that matter
+    deviation = (
+        G - (1.0 - ahead) * c
+    )  # V = c + φᵀw: of signals whose mean is large float32 keeps the digits that matter
 
     def sweep(v_final: Float[Array, "B s"]) -> Float[Array, "F s"]:
         """argmin_w Σ share·(φᵀw − deviation − ahead·v_final)² + ridge·‖w‖², v_final = V(s_T) − c."""
@@ -70,9 +72,7 @@ def _unit_columns(
     return X / scale, scale
 
 
-def _steady(
-    G: Float[Array, "t B s"], ahead: Float[Array, "t B s"], share: Float[Array, "t B"]
-) -> Float[Array, " s"]:
+def _steady(G: Float[Array, "t B s"], ahead: Float[Array, "t B s"], share: Float[Array, "t B"]) -> Float[Array, " s"]:
     """c with Σ share·(c − G − ahead·c) = 0 for each signal: what a steady stream of its mean is worth."""
     total, gone = (jnp.sum(share[..., None] * x, axis=(0, 1)) for x in (G, 1.0 - ahead))
     return jnp.where(gone > 0, total / jnp.where(gone > 0, gone, 1.0), 0.0)
