@@ -1,6 +1,6 @@
 """Which critic for a task that is met for a few batches only? Judged by what the gradients that it gives are worth.
 
-    python benchmarks/critics.py RUN_DIR [RUN_DIR …] [--out benchmarks/critics.csv]
+    python benchmarks/critics.py RUN_DIR [RUN_DIR …] [--episodes B] [--references R] [--out benchmarks/critics.csv]
 
 What a critic is for is the gradient: g of the return, b of the limited cost. Each is estimated from one batch of
 TASKS held-out tasks under the run's trained policy, with the run's other settings, and averaged over the tasks. Then
@@ -9,6 +9,10 @@ the policy is moved along it, both ways, by STEP in parameter space, and fresh e
     slope      (J(θ + ε d) − J(θ − ε d))/2ε, d the unit vector along the gradient; the same random numbers both ways.
                The longer the better; 0: the gradient points nowhere.
     halves     cosine between the gradients of two batches, mean over pairs: 1 without noise, 0 if all is noise
+    cosine     between a task's gradient of one batch and its reference, mean over tasks and batches: REINFORCE with a
+               baseline on R further batches of 10·B episodes (γ = λ = 1 under the episode measure: whole sums, nothing
+               bootstrapped; under the discounted one the run's γ with λ = 1). 1: what an inner update should see.
+               `reference` is the cosine between two halves of those batches. R = 0 (the default) leaves both out.
     fit        explained variance of the critic on fresh episodes, median over the tasks whose signal varies
     seconds    one compiled call: fit and gradients of all tasks, median
 
@@ -20,6 +24,7 @@ import csv
 import dataclasses
 import statistics
 import time
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 
@@ -39,21 +44,22 @@ from metacpo.training import open_run
 TASKS, EPISODES, BATCHES = 8, 24, 3
 JUDGES = 60  # episodes per task, on which a moved policy is measured
 STEP = 0.2
-HEADER = ("run", "signal", "critic", "gamma", "lam", "slope", "halves", "fit", "seconds")
+HEADER = ("run", "signal", "critic", "gamma", "lam", "slope", "halves", "fit", "seconds", "cosine", "reference")
 
 
 class Judge:
     """The trained policy of a run, its tasks, and the batches that every critic sees."""
 
-    def __init__(self, run_dir: Path):
+    def __init__(self, run_dir: Path, episodes: int = EPISODES):
         run = open_run(run_dir)
         self.learner: Learner = run.learner
         self.theta, self.normaliser = run.state.theta, run.state.normaliser
         self.tasks = self.learner.tasks.sample_batch(jax.random.key(11), TASKS, "held-out")
         self.roll = jax.jit(self._roll, static_argnums=2)
         self.measure = jax.jit(self._measure)
-        self.batches = [self.roll(self.theta, jax.random.key(i), EPISODES) for i in range(BATCHES)]
-        self.fresh = self.roll(self.theta, jax.random.key(1000), EPISODES)
+        self.episodes = episodes
+        self.batches = [self.roll(self.theta, jax.random.key(i), episodes) for i in range(BATCHES)]
+        self.fresh = self.roll(self.theta, jax.random.key(1000), episodes)
 
     def _roll(self, theta: jax.Array, key: jax.Array, episodes: int) -> Trajectory:
         def one(task, k):
@@ -69,18 +75,33 @@ class Judge:
         cost = stats.episode_cost if settings.cost_measure == "episode" else stats.discounted_cost
         return jnp.stack([jnp.mean(stats.episode_return), jnp.mean(cost)])
 
+    def estimator(self, settings: EstimationSettings) -> Callable[[Trajectory], jax.Array]:
+        """Episodes of every task ↦ (−g, b) of every task, [M, 2, n]; compiled."""
+
+        def one(task, data: Trajectory) -> jax.Array:
+            batch, _ = make_batch(data, self.normaliser, task.cost_limit, settings)
+            g, b, _ = linearise(self.learner.policy, self.theta, batch)  # pyright: ignore[reportGeneralTypeIssues]
+            return jnp.stack([-g, jnp.sum(b, axis=0)])
+
+        return jax.jit(lambda data: jax.vmap(one)(self.tasks, data))
+
+    def references(self, count: int) -> np.ndarray:
+        """Two halves of the reference, [2, M, 2, n]."""
+        settings = self.learner.estimation
+        whole = dataclasses.replace(settings, critic="ridge", cost_critic="ridge", gamma=1.0, lam=1.0, cost_lam=1.0)
+        if settings.cost_measure == "episode":
+            whole = dataclasses.replace(whole, cost_gamma=1.0)
+        else:
+            whole = dataclasses.replace(whole, gamma=settings.gamma)
+        estimate, halves = self.estimator(whole), ([], [])
+        for i in range(count):
+            data = self.roll(self.theta, jax.random.key(3000 + i), 10 * self.episodes)
+            halves[i % 2].append(np.asarray(estimate(data)))
+        return np.stack([np.mean(half, axis=0) for half in halves])
+
     def gradients(self, settings: EstimationSettings) -> tuple[np.ndarray, float]:
-        """(−g, b) of every batch, [batches, 2, n], and the seconds of one."""
-
-        @jax.jit
-        def one_batch(data: Trajectory) -> jax.Array:
-            def one(task, d):
-                batch, _ = make_batch(d, self.normaliser, task.cost_limit, settings)
-                g, b, _ = linearise(self.learner.policy, self.theta, batch)  # pyright: ignore[reportGeneralTypeIssues]
-                return jnp.stack([-g, jnp.sum(b, axis=0)])
-
-            return jnp.mean(jax.vmap(one)(self.tasks, data), axis=0)
-
+        """(−g, b) of every batch and task, [batches, M, 2, n], and the seconds of one batch."""
+        one_batch = self.estimator(settings)
         jax.block_until_ready(one_batch(self.batches[0]))
         found, seconds = [], []
         for data in self.batches:
@@ -115,7 +136,7 @@ class Judge:
             v, _ = fit_values(both, z, z_final, values[..., None], jnp.array([gamma]), (critic,))
             G = jax.vmap(returns_to_go, in_axes=(1, None), out_axes=1)(values, gamma)
             half = G.shape[0] // 2  # later, G is cut off by the end of the episode
-            return G[:half, EPISODES:], v[:half, EPISODES:, 0]
+            return G[:half, self.episodes :], v[:half, self.episodes :, 0]
 
         shares = []
         for i in range(TASKS):
@@ -127,6 +148,12 @@ class Judge:
             if np.var(G) > 1e-6:
                 shares.append(1 - np.var(G - V) / np.var(G))
         return statistics.median(shares) if shares else float("nan")
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """Of gradients [..., n], mean over those that are not 0: a task without any cost has none."""
+    norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+    return float(np.mean(np.sum(a * b, axis=-1)[norms > 0] / norms[norms > 0]))
 
 
 def contenders(settings: EstimationSettings) -> list[tuple[int, CriticName, EstimationSettings]]:
@@ -143,23 +170,32 @@ def contenders(settings: EstimationSettings) -> list[tuple[int, CriticName, Esti
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("run_dirs", type=Path, nargs="+")
+    parser.add_argument("--episodes", type=int, default=EPISODES, help="B, of a batch, per task")
+    parser.add_argument("--references", type=int, default=0, help="batches of 10 B episodes; 0: no cosine")
     parser.add_argument("--out", type=Path, default=None, help="also write the figures as CSV")
     args = parser.parse_args()
-    print(("{:28s}" + "{:>9s}" * 8).format(*HEADER))
+    print(("{:28s}" + "{:>10s}" * 10).format(*HEADER))
     rows = []
     for run_dir in args.run_dirs:
-        judge = Judge(run_dir)
+        judge = Judge(run_dir, args.episodes)
+        halves_of_reference = judge.references(args.references) if args.references else None
         for signal, critic, settings in contenders(judge.learner.estimation):
             gamma = (settings.gamma, settings.cost_gamma)[signal]
             gradients, seconds = judge.gradients(settings)
-            unit = gradients[:, signal] / np.linalg.norm(gradients[:, signal], axis=-1, keepdims=True)
+            mean = gradients[:, :, signal].mean(axis=1)
+            unit = mean / np.linalg.norm(mean, axis=-1, keepdims=True)
             halves = statistics.mean(float(a @ b) for a, b in combinations(unit, 2))
             slope = statistics.mean(judge.slope(gradient, signal) for gradient in unit)
             figures = (slope, halves, judge.fit(critic, signal, gamma), seconds)
+            if halves_of_reference is not None:
+                first, second = halves_of_reference[:, :, signal]
+                figures += (cosine(gradients[:, :, signal], (first + second)[None]), cosine(first, second))
+            else:
+                figures += ("", "")
             setting = (gamma, (settings.lam, settings.cost_lam)[signal])
             name = ("return", "cost")[signal]
-            rows.append((run_dir.name, name, critic, *setting, *(f"{x:.3g}" for x in figures)))
-            print(("{:28s}" + "{:>9}" * 8).format(*rows[-1]), flush=True)
+            rows.append((run_dir.name, name, critic, *setting, *(x if x == "" else f"{x:.3g}" for x in figures)))
+            print(("{:28s}" + "{:>10}" * 10).format(*rows[-1]), flush=True)
     if args.out:
         with args.out.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows([HEADER, *rows])

@@ -79,17 +79,13 @@ def test_reward_and_cost_have_the_critic_named_for_them():
     rng = np.random.default_rng(1)
     data = trajectory(rng.normal(size=(40, 20, 3)), *rng.normal(size=(2, 40, 20)))
 
-    def advantages(settings):
-        # Not compiled: the regression's conjugate gradients end before they converge, where rounding still shows.
-        return make_batch(data, Normaliser.init(3), jnp.ones(1), settings)[0]
-
-    both = advantages(EPISODE)
+    both = batch_of(data, 1.0, EPISODE)[0]
     for name, changed, kept in (
         ("cost_critic", "cost_advantage", "reward_advantage"),
         ("critic", "reward_advantage", "cost_advantage"),
     ):
-        other = advantages(dataclasses.replace(EPISODE, **{name: "network"}))
-        np.testing.assert_allclose(getattr(other, kept), getattr(both, kept), rtol=1e-4, atol=1e-5)
+        other = batch_of(data, 1.0, dataclasses.replace(EPISODE, **{name: "network"}))[0]
+        np.testing.assert_allclose(getattr(other, kept), getattr(both, kept), atol=1e-3 * getattr(both, kept).std())
         assert np.abs(getattr(other, changed) - getattr(both, changed)).max() > 1e-2
 
 
@@ -132,10 +128,9 @@ def test_advantages_are_centred_under_their_own_weights(settings):
 def test_cost_advantages_keep_the_unit_of_the_cost():
     T, B = 40, 6
     obs, reward, cost = RNG.normal(size=(T, B, 3)), RNG.normal(size=(T, B)), RNG.random((T, B))
-    # A power of two: the critic's iterations, which stop early, then round alike.
-    one, eight = (batch_of(trajectory(obs, reward, s * cost), s, EPISODE)[0] for s in (1.0, 8.0))
-    np.testing.assert_allclose(eight.cost_advantage, 8 * one.cost_advantage, rtol=1e-5)
-    np.testing.assert_allclose(eight.c, 8 * one.c, rtol=1e-5)
+    one, seven = (batch_of(trajectory(obs, reward, s * cost), s, EPISODE)[0] for s in (1.0, 7.0))
+    np.testing.assert_allclose(seven.cost_advantage, 7 * one.cost_advantage, atol=7e-3 * one.cost_advantage.std())
+    np.testing.assert_allclose(seven.c, 7 * one.c, rtol=1e-5)
 
 
 def test_steps_stay_in_their_row():
