@@ -2,17 +2,16 @@
 
 from functools import partial
 
-import diffcp
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.sparse as sp
 
 from metacpo.solver import Case, CGSettings, FirstOrder, Implicit, Unrolled, solve
 from metacpo.solver.metric import inverse_times
 
+from . import differentiated
 from .problems import EXACT_MANY, dense, problem_rows, random_rows_batch
 
 NAMES = ("g", "b", "c", "h", "delta", "weight")
@@ -86,29 +85,49 @@ def test_derivative_equals_finite_differences(jacobians, case, argument):
     assert np.all(scale == 0) if argument in independent else np.all(scale > 0)
 
 
-def test_derivative_equals_that_of_a_differentiated_cone_program(x64, chosen):
+@pytest.fixture(scope="module")
+def directions(chosen):
+    """wᵀx is what is differentiated: w [problems, n], for the feasible ones. (w, (g, b, c, L, δ))"""
+    g, b, c, h, delta, _ = (np.asarray(a[PER_CASE:]) for a in chosen)
+    return np.random.default_rng(0).normal(size=g.shape), (g, b, c, np.linalg.cholesky(h), delta)
+
+
+@pytest.fixture(scope="module")
+def theirs(directions):
+    """The gradient of wᵀx by a differentiated cone program, problem by problem."""
+    w, args = directions
+    return [differentiated.gradient(w[i], *(a[i] for a in args)) for i in range(len(w))]
+
+
+def test_derivative_equals_that_of_a_differentiated_cone_program(x64, directions, theirs):
     """diffcp differentiates the residual map of the cone program: no formula in common."""
-    g, b, c, h, delta, weight = (np.asarray(a[PER_CASE:]) for a in chosen)  # the feasible ones
-    lower, w = np.linalg.cholesky(h), np.random.default_rng(0).normal(size=g.shape)
+    w, args = directions
 
-    def along(w, g, b, c, lower, delta, weight):
-        return w @ solve(problem_rows(g, b, c, lower @ lower.T, delta, weight), cg=EXACT_MANY).step
+    def along(w, g, b, c, lower, delta):
+        return w @ solve(problem_rows(g, b, c, lower @ lower.T, delta), cg=EXACT_MANY).step
 
-    ours = quick_jit(jax.vmap(jax.grad(along, range(1, 6))))(*map(jnp.asarray, (w, g, b, c, lower, delta, weight)))
-    for i in range(len(g)):
-        a = sp.csc_matrix(np.vstack([b[i], np.zeros((1, N)), -lower[i].T]) + 0.0)
-        a = sp.csc_matrix(np.where(a.toarray() == 0, 1e-300, a.toarray()))  # every entry is an input
-        rhs = np.concatenate([-c[i], [np.sqrt(2 * delta[i])], np.zeros(N)])
-        cones = {"l": M, "q": [N + 1]}
-        settings = {"solve_method": "Clarabel", "tol_gap_abs": 1e-13, "tol_gap_rel": 1e-13, "tol_feas": 1e-13}
-        _, y, s, _, adjoint = diffcp.solve_and_derivative(a, rhs, g[i], cones, **settings, verbose=False)
-        by_a, by_rhs, by_g = adjoint(w[i], np.zeros_like(y), np.zeros_like(s))
-        by_a = by_a.toarray()
-        theirs = (by_g, by_a[:M], -by_rhs[:M], np.tril(-by_a[M + 1 :].T), by_rhs[M] / np.sqrt(2 * delta[i]))
-        for name, one, other in zip(NAMES, ours, theirs, strict=False):
+    ours = quick_jit(jax.vmap(jax.grad(along, range(1, 6))))(*map(jnp.asarray, (w, *args)))
+    for i, other_gradient in enumerate(theirs):
+        for name, one, other in zip(NAMES[:5], ours, other_gradient, strict=True):
             one = np.tril(one[i]) if name == "h" else np.asarray(one[i])
             scale = np.max(np.abs(other)) + 1e-3
-            np.testing.assert_allclose(one / scale, other / scale, rtol=0, atol=1e-5, err_msg=f"{name}, problem {i}")
+            np.testing.assert_allclose(one / scale, other / scale, rtol=0, atol=1e-8, err_msg=f"{name}, problem {i}")
+
+
+def test_the_differentiated_cone_program_equals_its_own_differences(directions, theirs):
+    """What ours is held against, held against differences of Clarabel's polished solution, ours left out."""
+    (w, args), rng, width = directions, np.random.default_rng(1), 1e-5
+    for i, gradient in enumerate(theirs):
+        at = [a[i] for a in args]
+        for part, name in enumerate(NAMES[:5]):
+            move = rng.normal(size=at[part].shape) * np.abs(at[part])  # in proportion, so that L stays triangular
+            up, down = (
+                differentiated.solution(*at[:part], at[part] + sign * width * move, *at[part + 1 :])[0]
+                for sign in (1, -1)
+            )
+            difference = w[i] @ (up - down) / (2 * width)
+            scale = np.sum(np.abs(gradient[part] * move)) + 1e-3
+            assert abs(np.sum(gradient[part] * move) - difference) < 1e-6 * scale, (name, i)
 
 
 def test_implicit_and_unrolled_agree_and_first_order_is_zero(x64, chosen):
