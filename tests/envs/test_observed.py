@@ -14,6 +14,8 @@ from metacpo.envs.observed import History, ObservedTask
 from metacpo.envs.scene import Embodied, scene_of
 from metacpo.envs.wrapped import innermost
 
+from .toy_gym import TASKS, line
+
 STEPS, WORLDS = 6, 3
 WRAPPERS = {
     "task": ObservedTask,
@@ -116,6 +118,14 @@ def test_pictures_look_through_the_wrappers():
     np.testing.assert_array_equal(
         np.asarray(found.bodies(task, bare).physics.qpos), np.asarray(inner.bodies(task, plain).physics.qpos)
     )
+
+
+def test_a_gymnasium_environment_can_be_wrapped_too():
+    inner = line()
+    env, task = ObservedTask(History(inner, 2)), TASKS.make({"gain": 0.75})
+    for seen, plain in zip(episode(env, task)[0], episode(inner, task)[0], strict=True):
+        np.testing.assert_array_equal(seen.reward, plain.reward)
+        np.testing.assert_array_equal(seen.obs[:, : inner.observation_size], plain.obs)
 
 
 @pytest.mark.parametrize("length", [-1, 65])
