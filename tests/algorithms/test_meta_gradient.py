@@ -11,7 +11,7 @@ import pytest
 from metacpo.algorithms.knobs import Knobs
 from metacpo.algorithms.meta import Algorithm, MetaSettings, collect, meta_update, pooled
 from metacpo.algorithms.meta_gradient import MetaObjective, Walk, replay
-from metacpo.algorithms.rule import Rule, line_search, propose
+from metacpo.algorithms.rule import Rule, propose, update
 from metacpo.algorithms.signal import Signal
 from metacpo.algorithms.trust_region import cg_settings, linearise, metric
 from metacpo.estimation import kl, surrogates
@@ -101,7 +101,7 @@ def test_the_size_of_a_cautious_region_is_differentiated_too(x64, case):
     def run(theta, key):
         keys = jax.random.split(key, 2)
         data = [batch_in_case(theta, k, jnp.asarray(int(case)), EXACT["kl"]) for k in keys]
-        batch, last = (eqx.tree_at(lambda D: D.c, D, 2.0 * D.c) for D in data)
+        batch, last = (eqx.tree_at(lambda D: D.c, D, (2.0 if case == Case.RECOVERING else 1.0) * D.c) for D in data)
 
         def adapted(t, fixed_delta=None):
             """L_R and c after one step, its α as at θ; δ from the data, or held."""
@@ -212,12 +212,9 @@ def test_without_inner_steps_the_outer_update_is_cpo_on_pooled_data(x64):
         batches = jax.tree.map(lambda x: x[None][:0], last)
         walk = Walk(batches, no_updates(2), jax.tree.map(lambda x: x[None], stats), phi, last)
         outer = meta_update(POLICY, theta, knobs, walk, Algorithm(rule, rule, adapts=False))
-        together = pooled(last)  # its noise is what the tasks disagree about
-        proposed, _ = propose(POLICY, theta, knobs, together, outer[2].step.signal, rule)
-        values = (lambda p: surrogates(POLICY, p, together)), (lambda p: kl(POLICY, theta, p, together))
-        return outer, line_search(theta, proposed, *values, rule)
+        return outer, update(POLICY, theta, knobs, pooled(last), rule)
 
-    (new, _, outer), (expected, expected_stats) = both(theta, jax.random.key(0))
+    (new, _, outer), (expected, _, expected_stats) = both(theta, jax.random.key(0))
     stats = outer.step
     assert float(stats.accepted) == 1
     np.testing.assert_allclose(new, expected, rtol=0, atol=1e-12)
@@ -238,8 +235,8 @@ def test_the_outer_update_keeps_its_word(x64, compiled):
 
     stats, (dF, dG), divergence = run(theta, walk)
     assert float(stats.accepted) == 1 and float(stats.case) in (Case.BINDING, Case.SLACK)
-    assert dF < -1e-3
-    assert 1e-4 < float(divergence) <= outer.region.max_kl
+    assert dF < -1e-4
+    assert 1e-7 < float(divergence) <= float(stats.delta) <= outer.region.max_kl
     assert float(stats.kl) == pytest.approx(float(divergence), rel=1e-9)
     assert float(stats.promised_loss) == pytest.approx(float(dF), rel=1e-6)
     np.testing.assert_allclose(stats.promised_cost, dG[None], rtol=1e-6)

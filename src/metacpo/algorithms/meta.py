@@ -23,7 +23,8 @@ from jaxtyping import Array, Float, Key
 from metacpo.algorithms.knobs import KnobName, Knobs, extended, pack, unpack
 from metacpo.algorithms.meta_gradient import Gradient, Held, MetaObjective, Walk
 from metacpo.algorithms.rule import LossAndCosts, Rule, StepStats, composed, line_search, update
-from metacpo.algorithms.trust_region import metric
+from metacpo.algorithms.signal import Signal
+from metacpo.algorithms.trust_region import contrast_gradients, metric
 from metacpo.estimation import Batch, kl
 from metacpo.estimation.batch import EpisodeStats
 from metacpo.policies import GaussianPolicy
@@ -122,10 +123,11 @@ def meta_update(
     weights, after = algorithm.outer.aim(found.G, knobs)
     states = pooled(sound_data(walk))
     H = extended(metric(policy, theta, states, region), packed, theta.shape[0])
-    data = LossAndCosts(found.g, found.b, found.G, H, found.contrasts)
-    # Tasks disagree about the constraint because they differ, and one that is broken by all of them shows weakly in two
-    # halves. With b corrected for that the warm-up of Point-Circle gave its return up: 4 instead of 30.
-    proposed = composed(data, weights, jnp.ones((), theta.dtype), None, algorithm.outer, corrected=False)
+    # Through inner steps the noise is not measured, which would take as many more passes back. That of pooled data is.
+    contrasts = None if K else _contrasts(policy, theta, states, found.b)
+    signal = Signal.full(found.G.shape[0]) if K else None
+    data = LossAndCosts(found.g, found.b, found.G, H, contrasts)
+    proposed = composed(data, weights, jnp.ones((), theta.dtype), signal, algorithm.outer)
 
     def divergence(new: Float[Array, " k"]) -> Float[Array, ""]:
         return kl(policy, theta, unpack(new, knobs, learned)[0], states)
@@ -138,6 +140,17 @@ def meta_update(
     lost = jnp.any((found.share == 0) & (walk.share > 0)).astype(theta.dtype)  # a gradient that was not finite
     stats = eqx.tree_at(lambda s: s.nonfinite, stats, jnp.maximum(stats.nonfinite, lost))
     return theta, moved if K else after, OuterStats(stats, found.agreement)
+
+
+def _contrasts(
+    policy: GaussianPolicy, theta: Float[Array, " n"], states: Batch, b: Float[Array, "G k"]
+) -> Float[Array, "C r k"]:
+    """The contrasts of halves of every task's episodes, for (g, b); 0 for the learned knobs, on which nothing depends, and
+    for constraints that are one task's own."""
+    own = contrast_gradients(policy, theta, states)
+    C, rows, n = own.shape
+    own = own if rows == 1 + b.shape[0] else jnp.zeros((C, 1 + b.shape[0], n), own.dtype).at[:, 0].set(own[:, 0])
+    return jnp.pad(own, ((0, 0), (0, 0), (0, b.shape[1] - n)))
 
 
 def adapted_cost(promised: Float[Array, " G"], algorithm: Algorithm, tasks: int, m: int) -> Float[Array, ""]:

@@ -31,7 +31,6 @@ from metacpo.algorithms.signal import Signal
 from metacpo.algorithms.trust_region import linearise, linearise_as_drawn
 from metacpo.estimation import Batch, kl, surrogates
 from metacpo.estimation.batch import EpisodeStats
-from metacpo.estimation.halves import contrasts
 from metacpo.policies import GaussianPolicy
 
 Gradient = Literal["exact", "first_order", "e_maml", "hessian_free", "regret_bound"]
@@ -127,14 +126,6 @@ class MetaRows(eqx.Module):
             return jnp.sum(self.rows[1:], axis=1)
         M = self.rows.shape[1]
         return jnp.swapaxes(M * self.rows[1:], 0, 1).reshape(-1, self.rows.shape[2])
-
-    @property
-    def contrasts(self) -> Float[Array, "C r k"]:
-        """Of two halves of the tasks (see signal.py); 0 for a row that is one task's own, which has no halves."""
-        opposed = jnp.einsum("pmk,cm->cpk", self.rows, contrasts(self.rows.shape[1]).astype(self.rows.dtype))
-        if not self.per_task:
-            return opposed
-        return jnp.concatenate([opposed[:, :1], jnp.zeros((opposed.shape[0], *self.b.shape), self.b.dtype)], axis=1)
 
     @property
     def agreement(self) -> Float[Array, " 2"]:

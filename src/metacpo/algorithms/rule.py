@@ -117,12 +117,8 @@ def composed(
     scale: Float[Array, ""],
     signal: Signal | None,
     rule: Rule,
-    corrected: bool = True,
 ) -> Proposed:
-    """The rule's step, δ and their company from linearised data; `signal` is measured on the contrasts if not given.
-
-    corrected: whether b's noise is taken out of what a repair promises.
-    """
+    """The rule's step, δ and their company from linearised data; `signal` is measured on the contrasts if not given."""
     g, b, c, H = data.g, data.b, data.c, data.H
     k = 1 + c.shape[0]
     rows = jnp.concatenate([g[None], b])
@@ -137,10 +133,9 @@ def composed(
     assert signal is not None, "either the signal or the contrasts to measure it"
     f = jnp.eye(k, dtype=g.dtype).at[0].set(jnp.append(weights.reward, weights.costs))
     solved = solved.combined(f)  # (∇f, b)
-    believed = signal if corrected else Signal(signal.loss, jnp.ones_like(signal.cost))
-    solved = solved.combined(debiasing(solved.products(), believed))  # (∇f, b̃)
+    solved = solved.combined(debiasing(solved.products(), signal))  # (∇f, b̃)
     S = solved.products()[1:, 1:]
-    delta = trust_region(S, c, scale, believed, rule.region)
+    delta = trust_region(S, c, scale, signal, rule.region)
     s = jnp.diagonal(S)
     proposal = rule.move(Linearised(solved, c, H, delta, scale))
     return Proposed(proposal, weights, delta, signal, jnp.where(s > 0, 1 / jnp.where(s > 0, s, 1), 0))
