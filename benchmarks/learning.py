@@ -61,7 +61,7 @@ def evaluated(run: Run) -> None:
     if not path.exists() or {int(line["task"]) for line in read_lines(path)} != set(range(REPORT_TASKS)):
         settings = dataclasses.replace(run.config.adaptation, tasks=REPORT_TASKS)
         write(run.path, evaluate(run.learner, run.state, settings, SPLITS, REPORT_SEED))
-        if run.config.iterations:  # a report draws a training; adaptation from scratch has none
+        if run.budget.iterations:  # a report draws a training; adaptation from scratch has none
             write_report([run.path])
 
 

@@ -62,9 +62,7 @@ TAGS = {
     "Meta/CostRealised": Tag("cost", "Change of the limited adapted cost since then, on other tasks."),
     "Meta/AgreementReturn": Tag("1", "Cosine between two halves of the tasks' meta-gradients of the objective."),
     "Meta/AgreementCost": Tag("1", "The same of the constraints' meta-gradients, mean over them."),
-    "Meta/SignalReturn": Tag(
-        "1", "Share of a pooled gradient's square that is signal; 1 through inner steps (unknown)."
-    ),
+    "Meta/SignalReturn": Tag("1", "Share of a pooled gradient's square that is signal; 1 through inner steps."),
     "Meta/SignalCost": Tag("1", "The same of the constraints' gradients, mean over them."),
     "Meta/StepScale": Tag("1", "Meta-learned factor on the size of the inner steps."),
     "Metrics/LagrangeMultiplier": Tag("reward/cost", "Lagrange multiplier (its integral part), mean over constraints."),

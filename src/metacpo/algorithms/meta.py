@@ -145,8 +145,8 @@ def meta_update(
 def _contrasts(
     policy: GaussianPolicy, theta: Float[Array, " n"], states: Batch, b: Float[Array, "G k"]
 ) -> Float[Array, "C r k"]:
-    """The contrasts of halves of every task's episodes, for (g, b); 0 for the learned knobs, on which nothing depends, and
-    for constraints that are one task's own."""
+    """The contrasts of halves of every task's episodes, for (g, b); 0 for the learned knobs, on which nothing depends,
+    and for constraints that are one task's own."""
     own = contrast_gradients(policy, theta, states)
     C, rows, n = own.shape
     own = own if rows == 1 + b.shape[0] else jnp.zeros((C, 1 + b.shape[0], n), own.dtype).at[:, 0].set(own[:, 0])
