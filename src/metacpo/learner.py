@@ -54,11 +54,11 @@ class WarmupSettings:
 
 
 def warmup(learner: Learner, settings: WarmupSettings) -> Learner:
-    """The learner of the warm-up: the same, but without inner steps."""
+    """The learner of the warm-up: the same, but without inner steps, and with a constraint on the mean over tasks."""
     meta = replace(learner.meta, tasks=settings.tasks, steps=0, episodes=settings.episodes)
     rule = learner.algorithm.outer
     region = replace(rule.region, max_kl=settings.max_kl, damping=settings.damping)
-    algorithm = replace(learner.algorithm, outer=replace(rule, region=region))
+    algorithm = replace(learner.algorithm, outer=replace(rule, region=region), per_task=False)
     estimation = replace(learner.estimation, confidence=settings.confidence)
     return replace(learner, meta=meta, algorithm=algorithm, estimation=estimation)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from metacpo.estimation import EstimationSettings, constraint, make_batch
-from metacpo.estimation.batch import critic_error, episode_stats
+from metacpo.estimation.batch import episode_stats
 from metacpo.policies import GaussianPolicy, Normaliser
 
 from .episodes import trajectory
@@ -70,8 +70,12 @@ def test_c_of_the_episode_measure_is_the_excess_per_step():
     np.testing.assert_allclose(batch_of(HAND, 5.0, EPISODE)[0].c, [(2 - 5) / 3], rtol=1e-6)
 
 
-def test_c_of_the_discounted_measure_is_the_excess_times_one_minus_gamma():
-    np.testing.assert_allclose(batch_of(HAND, 0.5, DISCOUNTED)[0].c, [0.5 * (15 / 16 - 0.5)], rtol=1e-6)
+def test_c_of_the_discounted_measure_is_the_excess_per_discounted_step():
+    """Σγᵗ over the steps of the two episodes: 15/8 and 3/2."""
+    length = (15 / 8 + 3 / 2) / 2
+    batch, stats = batch_of(HAND, 0.5, DISCOUNTED)
+    np.testing.assert_allclose(stats.discounted_length, length, rtol=1e-6)
+    np.testing.assert_allclose(batch.c, [(15 / 16 - 0.5) / length], rtol=1e-6)
 
 
 def test_reward_and_cost_have_the_critic_named_for_them():
@@ -89,22 +93,28 @@ def test_reward_and_cost_have_the_critic_named_for_them():
         assert np.abs(getattr(other, changed) - getattr(both, changed)).max() > 1e-2
 
 
-def test_the_margin_is_in_standard_errors_of_the_mean():
-    """Costs 3 and 1: standard deviation √2, of their mean 1. Discounted 11/8 and 4/8: 7/16."""
-    wide, wide_discounted = (dataclasses.replace(s, cost_margin=2.0) for s in (EPISODE, DISCOUNTED))
-    np.testing.assert_allclose(batch_of(HAND, 0.5, wide)[0].c, [(2 + 2 - 0.5) / 3], rtol=1e-6)
-    c = batch_of(HAND, 0.5, wide_discounted)[0].c
-    np.testing.assert_allclose(c, [0.5 * (15 / 16 + 2 * 7 / 16 - 0.5)], rtol=1e-6)
+def test_the_margin_is_the_quantile_of_students_distribution_in_standard_errors():
+    """Costs 3 and 1: of their mean 1. Discounted 11/8 and 4/8: 7/16. With one degree of freedom, t(0.75) is 1."""
+    for settings, error, length in ((EPISODE, 1.0, 3.0), (DISCOUNTED, 7 / 16, (15 / 8 + 3 / 2) / 2)):
+        found = {p: batch_of(HAND, 0.5, dataclasses.replace(settings, confidence=p))[0] for p in (0.5, 0.75, 0.25)}
+        np.testing.assert_allclose(found[0.5].margin, [0.0], atol=1e-7)
+        np.testing.assert_allclose(found[0.75].margin, [error / length], rtol=1e-5)
+        np.testing.assert_allclose(found[0.25].margin, [-error / length], rtol=1e-5)
+        np.testing.assert_array_equal(found[0.75].c, found[0.5].c)
 
 
-def test_what_the_cost_critic_leaves_unexplained_can_count_as_cost():
-    """Two episodes of mean advantage 3 and −1 per step: the standard deviation is 2, of the mean 2/√(2 − 1)."""
-    advantage = jnp.stack([jnp.array([4.0, 2.0]), jnp.array([-3.0, 1.0])], axis=1)[..., None]
-    np.testing.assert_allclose(critic_error(advantage, jnp.full((2, 2), 0.25)), [2.0], rtol=1e-6)
-    np.testing.assert_array_equal(critic_error(advantage[:, :1], jnp.full((2, 1), 0.5)), [0.0])
-    plain, wary = (batch_of(HAND, 0.5, dataclasses.replace(EPISODE, critic_margin=x))[0] for x in (0.0, 3.0))
-    assert float(wary.c[0]) > float(plain.c[0])
-    np.testing.assert_array_equal(wary.cost_advantage, plain.cost_advantage)
+def test_one_episode_has_no_spread_and_no_margin():
+    alone = jax.tree.map(lambda x: x, trajectory(np.zeros((4, 1, 3)), np.zeros((4, 1)), np.ones((4, 1))))
+    batch = batch_of(alone, 0.5, dataclasses.replace(EPISODE, confidence=0.99))[0]
+    np.testing.assert_array_equal(batch.margin, [0.0])
+    np.testing.assert_array_equal(batch.contrast, 0.0)
+
+
+def test_a_step_is_on_the_side_of_its_episode():
+    """Two episodes, one against the other; row t·B + b."""
+    signs = np.asarray(batch_of(HAND, 1.0, EPISODE)[0].contrast).reshape(4, 2, -1)
+    np.testing.assert_allclose(signs[:, 0], 1.0)
+    np.testing.assert_allclose(signs[:, 1], -1.0)
 
 
 @pytest.mark.parametrize("settings", [EPISODE, DISCOUNTED])
@@ -146,8 +156,8 @@ def test_steps_stay_in_their_row():
 def test_the_change_of_c_predicts_the_change_of_the_cost(measure, gamma, lam):
     """A bandit played T times: each step costs its action, so that a mean action higher by ε costs ε a step.
 
-    c is per step: the change of the episode's cost is T̄ times that of c, the change of the discounted cost
-    1/(1 − γ) times (T is long enough for γᵀ ≈ 0).
+    c is per step: the change of the episode's cost is T̄ times that of c, the change of the discounted cost Σγᵗ
+    times.
     """
     policy = GaussianPolicy(observation_size=1, action_size=1, hidden=(), initial_std=0.5)
     phi = jnp.array([0.0, 0.3, np.log(0.5)], jnp.float32)  # weight, bias, log σ
@@ -165,4 +175,4 @@ def test_the_change_of_c_predicts_the_change_of_the_cost(measure, gamma, lam):
         assert float(stats.length) * change == pytest.approx(T * epsilon, rel=0.05)
     else:
         expected = epsilon * np.sum(0.9 ** np.arange(T))
-        assert change / (1 - 0.9) == pytest.approx(expected, rel=0.05)
+        assert float(stats.discounted_length) * change == pytest.approx(expected, rel=0.05)
