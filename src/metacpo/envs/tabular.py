@@ -156,6 +156,8 @@ def optimal_value(task: Task, cost_limit: float) -> tuple[float, np.ndarray]:
         b_ub=[cost_limit],
         A_eq=balance,
         b_eq=first,
+        # The value is off by the tolerance times the price of cost; the default is 1e-7.
+        options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
     )
     if solution.x is None:
         raise ValueError(f"cost_limit: {cost_limit!r} is not held by any policy ({solution.message})")
