@@ -20,7 +20,7 @@ def numeric_fields(settings, prefix=""):
         value = getattr(settings, item.name)
         if is_dataclass(value):
             yield from numeric_fields(value, f"{prefix}{item.name}.")
-        elif isinstance(value, int | float | tuple) and item.name != "learned":  # names, not numbers
+        elif isinstance(value, int | float | tuple) and not isinstance(value, bool) and item.name != "learned":  # names
             yield prefix + item.name
 
 

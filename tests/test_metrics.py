@@ -72,9 +72,23 @@ def test_a_file_that_cannot_be_continued_is_named(tmp_path):
 def test_other_columns_are_refused(tmp_path):
     write(tmp_path, [1])
     with pytest.raises(MetricsError, match="its columns are not those"):
-        MetricsWriter(tmp_path, [*TAGS, "Train/PolicyStd"], resume_at=1)
+        MetricsWriter(tmp_path, TAGS[:-1], resume_at=1)
     with MetricsWriter(tmp_path, TAGS, resume_at=1) as writer, pytest.raises(MetricsError, match="has no column"):
         writer.write(2, 200, 3.0, {"Train/PolicyStd": np.asarray(1.0)})
+
+
+def test_a_run_of_a_version_that_logged_less_goes_on(tmp_path):
+    write(tmp_path, [1, 2])
+    before = (tmp_path / "metrics.csv").read_text().splitlines()
+    wider = ["Train/PolicyStd", *TAGS]
+    with MetricsWriter(tmp_path, wider, resume_at=1) as writer:
+        writer.write(2, 200, 3.0, {"Train/PolicyStd": np.asarray(0.5)})
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        first, second = csv.DictReader(file)
+    assert list(first) == ["iteration", "env_steps", "seconds", *wider]
+    assert first["Train/PolicyStd"] == "" and second["Train/PolicyStd"] == "0.5"
+    old = dict(zip(before[0].split(","), before[1].split(","), strict=True))
+    assert {name: first[name] for name in old} == old
 
 
 def test_events_carry_the_same_numbers(tmp_path):
@@ -96,7 +110,7 @@ def test_clock(seconds, text):
     assert clock(seconds) == text
 
 
-ROW = Row(3, 9, 12345.6, 7.125, 26.0, 25.0, 0.0098, "binding", 75.0)
+ROW = Row(3, 9, 3000, 9000, 12345.6, 7.125, 26.0, 25.0, 0.0098, "binding", 75.0)
 
 
 def test_plain_lines_are_few_and_complete(monkeypatch):
@@ -109,7 +123,7 @@ def test_plain_lines_are_few_and_complete(monkeypatch):
             display.show(dataclasses.replace(ROW, iteration=iteration))
     first, *others = output.getvalue().splitlines()
     assert first == (
-        "iteration 1/9  steps/s 12,346  return 7.12  cost 26.00  limit 25  KL 0.0098  case binding  time left 1:15"
+        "iteration 1/9  steps 3.0/9.0 k  steps/s 12,346  return 7.12  cost 26.00  limit 25  KL 0.0098  case binding  time left 1:15"
     )
     assert [line.split()[1] for line in others] == ["3/9", "9/9"]
 

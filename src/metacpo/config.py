@@ -118,8 +118,8 @@ class Config:
     def saved(path: Path) -> "Config":
         """The settings in a TOML file as they stand there, `save`'s counterpart."""
         data = tree_in(path)
-        number = data.pop("format", None)
-        _check_format(1 if number is None else number, path)
+        number = data.pop("format", 1)  # folders from before the number was written are of format 1 too
+        _check_format(number, path)
         if number == 1:
             data = _without(data, GONE_SINCE_1)
         return read(Config, {"preset_name": path.stem} | data, "")
@@ -151,11 +151,11 @@ def _without(data: dict[str, Any], names: dict[str, tuple[str, ...]]) -> dict[st
 
 
 def _check_format(number: Any, path: Path) -> None:
-    """Folders from before the number was written are of format 1 too."""
+    """Raises ConfigError for a format that this version does not read."""
     if type(number) is int and number > FORMAT:
         raise ConfigError(f"{path}: format {number} is newer than this metacpo, which reads {FORMAT}; update metacpo")
     if type(number) is not int or number < 1:
-        raise ConfigError(f"{path}: format {number!r} is not one that this metacpo reads; allowed: {FORMAT}")
+        raise ConfigError(f"{path}: format {number!r} is not one that this metacpo reads; allowed: 1 to {FORMAT}")
 
 
 def presets() -> list[str]:

@@ -13,7 +13,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.summary import scalar
 
-from metacpo.folder import writing
+from metacpo.folder import replacing, writing
 
 FILE = "metrics.csv"
 COUNTERS = ("iteration", "env_steps", "seconds")
@@ -106,15 +106,18 @@ class MetricsWriter:
     def __init__(self, run_dir: Path, tags: Sequence[str], resume_at: int = 0):
         """`tags` are the columns; an iteration that does not log one of them leaves its cell empty.
 
-        Rows after iteration `resume_at` are dropped: the run continues there and will write them again.
+        Rows after iteration `resume_at` are dropped: the run continues there and will write them again. Columns that an
+        earlier version did not log are empty in its rows.
 
         env_steps and seconds then are those of the last row that is left.
         """
         self._run_dir, self._path, self._columns = run_dir, run_dir / FILE, [*COUNTERS, *tags]
         header, self.env_steps, self.seconds = _rewind(self._path, resume_at)
-        if header and header != self._columns:
+        if not set(header) <= set(self._columns):
             raise MetricsError(f"{self._path}: its columns are not those that this version logs")
         with writing(run_dir):
+            if header and header != self._columns:
+                _widen(self._path, self._columns)
             self._file = self._path.open("a", newline="", encoding="utf-8")
             if not header:
                 csv.writer(self._file).writerow(self._columns)
@@ -193,6 +196,16 @@ class _Events:
 
     def close(self) -> None:
         self._writer.close()
+
+
+def _widen(path: Path, columns: Sequence[str]) -> None:
+    """The same rows under more columns, empty where they have none; the file is replaced as a whole."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    with replacing(path) as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _rewind(path: Path, iteration: int) -> tuple[list[str], int, float]:
