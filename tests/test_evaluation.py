@@ -200,7 +200,7 @@ def test_no_constraint_hides_another_s_violation():
     """Two constraints: what one leaves unspent does not pay for the other."""
     zero, one = np.zeros((1, 2)), np.ones((1, 2))
     cost = np.array([[[1.0, 6.0], [4.0, 5.0]]])  # [step, task, constraint]; limits 10 and 5
-    stats = EpisodeStats(*(jnp.asarray(x) for x in (zero, cost, cost, one, one, zero, zero, cost, cost)))
+    stats = EpisodeStats(*(jnp.asarray(x) for x in (zero, cost, cost, one, one, one, zero, zero, cost, cost)))
     limits = np.array([[10.0, 5.0], [10.0, 5.0]])
     outcome = judged(stats, jnp.asarray(limits), "episode")
     np.testing.assert_allclose(outcome.excess, [[1.0, 0.0]])

@@ -123,7 +123,8 @@ def test_plain_lines_are_few_and_complete(monkeypatch):
             display.show(dataclasses.replace(ROW, iteration=iteration))
     first, *others = output.getvalue().splitlines()
     assert first == (
-        "iteration 1/9  steps 3.0/9.0 k  steps/s 12,346  return 7.12  cost 26.00  limit 25  KL 0.0098  case binding  time left 1:15"
+        "iteration 1/9  steps 3.0/9.0 k  steps/s 12,346  return 7.12  cost 26.00  limit 25  KL 0.0098  "
+        "case binding  time left 1:15"
     )
     assert [line.split()[1] for line in others] == ["3/9", "9/9"]
 
