@@ -9,7 +9,7 @@ the policy is moved along it, both ways, by STEP in parameter space, and fresh e
     slope      (J(θ + ε d) − J(θ − ε d))/2ε, d the unit vector along the gradient; the same random numbers both ways.
                The longer the better; 0: the gradient points nowhere.
     halves     cosine between the gradients of two batches, mean over pairs: 1 without noise, 0 if all is noise
-    cosine     between a task's gradient of one batch and its reference, mean over tasks and batches: REINFORCE with a
+    cosine     between a task's gradient of one batch and its reference, mean over the tasks and batches with a signal: REINFORCE with a
                baseline on R further batches of 10·B episodes (γ = λ = 1 under the episode measure: whole sums, nothing
                bootstrapped; under the discounted one the run's γ with λ = 1). 1: what an inner update should see.
                `reference` is the cosine between two halves of those batches. R = 0 (the default) leaves both out.
@@ -110,6 +110,16 @@ class Judge:
             seconds.append(time.perf_counter() - begin)
         return np.stack(found), statistics.median(seconds)
 
+    def cosines(self, gradients: np.ndarray, halves: np.ndarray, signal: int) -> tuple[float, float]:
+        """(cosine, reference) of gradients [batches, M, n] and halves [2, M, n]; without a signal there is no gradient."""
+        parts = [data.cost if signal else data.reward for data in self.batches]
+        seen = np.stack([np.any(np.asarray(x) != 0, axis=tuple(range(1, x.ndim))) for x in parts])
+        first, second = halves
+        return (
+            float(np.mean(cosine(gradients, (first + second)[None])[seen])),
+            float(np.mean(cosine(first, second)[seen.any(axis=0)])),
+        )
+
     def slope(self, gradient: np.ndarray, signal: int) -> float:
         """Measured slope of the signal (0 return, 1 cost) along the gradient."""
         move = STEP * gradient / np.linalg.norm(gradient)
@@ -150,10 +160,10 @@ class Judge:
         return statistics.median(shares) if shares else float("nan")
 
 
-def cosine(a: np.ndarray, b: np.ndarray) -> float:
-    """Of gradients [..., n], mean over those that are not 0: a task without any cost has none."""
+def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Of gradients [..., n]; 0 where one of them is 0."""
     norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
-    return float(np.mean(np.sum(a * b, axis=-1)[norms > 0] / norms[norms > 0]))
+    return np.sum(a * b, axis=-1) / np.where(norms > 0, norms, 1)
 
 
 def contenders(settings: EstimationSettings) -> list[tuple[int, CriticName, EstimationSettings]]:
@@ -188,8 +198,7 @@ def main() -> None:
             slope = statistics.mean(judge.slope(gradient, signal) for gradient in unit)
             figures = (slope, halves, judge.fit(critic, signal, gamma), seconds)
             if halves_of_reference is not None:
-                first, second = halves_of_reference[:, :, signal]
-                figures += (cosine(gradients[:, :, signal], (first + second)[None]), cosine(first, second))
+                figures += judge.cosines(gradients[:, :, signal], halves_of_reference[:, :, signal], signal)
             else:
                 figures += ("", "")
             setting = (gamma, (settings.lam, settings.cost_lam)[signal])
