@@ -9,9 +9,10 @@ the policy is moved along it, both ways, by STEP in parameter space, and fresh e
     slope      (J(θ + ε d) − J(θ − ε d))/2ε, d the unit vector along the gradient; the same random numbers both ways.
                The longer the better; 0: the gradient points nowhere.
     halves     cosine between the gradients of two batches, mean over pairs: 1 without noise, 0 if all is noise
-    cosine     between a task's gradient of one batch and its reference, mean over the tasks and batches with a signal: REINFORCE with a
-               baseline on R further batches of 10·B episodes (γ = λ = 1 under the episode measure: whole sums, nothing
-               bootstrapped; under the discounted one the run's γ with λ = 1). 1: what an inner update should see.
+    cosine     between a task's gradient of one batch and its reference, mean over the tasks and batches with a signal:
+               REINFORCE with a baseline on R further batches of 10·B episodes (γ = λ = 1 under the episode measure:
+               whole sums, nothing bootstrapped; under the discounted one the run's γ with λ = 1). 1: what an inner
+               update should see.
                `reference` is the cosine between two halves of those batches. R = 0 (the default) leaves both out.
     fit        explained variance of the critic on fresh episodes, median over the tasks whose signal varies
     seconds    one compiled call: fit and gradients of all tasks, median
@@ -111,7 +112,7 @@ class Judge:
         return np.stack(found), statistics.median(seconds)
 
     def cosines(self, gradients: np.ndarray, halves: np.ndarray, signal: int) -> tuple[float, float]:
-        """(cosine, reference) of gradients [batches, M, n] and halves [2, M, n]; without a signal there is no gradient."""
+        """(cosine, reference) of gradients [batches, M, n] and halves [2, M, n]; of tasks that have a signal."""
         parts = [data.cost if signal else data.reward for data in self.batches]
         seen = np.stack([np.any(np.asarray(x) != 0, axis=tuple(range(1, x.ndim))) for x in parts])
         first, second = halves
