@@ -101,6 +101,16 @@ def test_every_algorithm_has_a_name_and_is_built():
     assert found == {name: (name not in pooled, name not in blind) for name in ALGORITHMS}
 
 
+def test_what_a_preset_says_of_its_own_algorithm_is_not_said_of_others():
+    own, other = Config.preset("point-circle"), Config.preset("point-circle", algorithm="cpo")
+    assert (own.meta.meta_constraints, own.meta.held) == ("per_task", "every")
+    assert (other.meta.meta_constraints, other.meta.held) == ("mean", "adapted")
+    assert other.meta.episodes == own.meta.episodes
+    build(other)  # cpo has no constraint on adapted policies, and refuses one that is asked for
+    with pytest.raises(ConfigError, match=r"meta\.held: 'every' is not for algorithm 'cpo'"):
+        build(Config.preset("point-circle", algorithm="cpo", meta={"held": "every"}))
+
+
 def test_every_number_has_a_range():
     assert {"iterations", *numeric_fields(Config())} <= set(RANGES)
 

@@ -20,8 +20,7 @@ def test_a_warmup_differs_only_where_its_settings_say():
     outer = dataclasses.replace(
         first.algorithm.outer, region=dataclasses.replace(region, max_kl=before.max_kl, damping=before.damping)
     )
-    assert dataclasses.replace(first.algorithm, outer=outer) == learner.algorithm
-    strict = build(Config.preset("point-circle", meta={"meta_constraints": "per_task"}))
-    assert strict.algorithm.per_task and not warmup(strict, settings).algorithm.per_task  # plain CPO on pooled tasks
+    assert learner.algorithm.per_task and not first.algorithm.per_task  # plain CPO on pooled tasks
+    assert dataclasses.replace(first.algorithm, outer=outer, per_task=True) == learner.algorithm
     confidence = learner.estimation.confidence
     assert dataclasses.replace(first.estimation, confidence=confidence) == learner.estimation

@@ -34,6 +34,7 @@ MOST_LAYERS, MOST_PARAMETERS = 100, 2**27  # of a policy: half a gigabyte
 FORMAT = 2  # of run folders, the number in their config.toml; docs/trust.md says what changed it
 # Settings that format 2 has no more; what took their place is `confidence`, at its default for such a run.
 GONE_SINCE_1 = {"estimation": ("cost_target", "cost_margin", "critic_margin"), "warmup": ("cost_target", "cost_margin")}
+OF_ITS_ALGORITHM = {"meta": ("meta_constraints", "held")}  # of a preset: not for another algorithm
 AlgorithmName = Literal[
     "meta-cpo",
     "meta-trpo",
@@ -99,10 +100,15 @@ class Config:
 
     @staticmethod
     def preset(name: str, **overrides: Any) -> "Config":
-        """The shipped preset `name`; an override replaces a field, or with a mapping parts of a section."""
+        """The shipped preset `name`; an override replaces a field, or with a mapping parts of a section.
+
+        What a preset says of the outer constraint (OF_ITS_ALGORITHM) is said of its own algorithm, not of another one.
+        """
         if name not in presets():
             raise ConfigError(f"preset: {name!r} is not one of {', '.join(presets())}")
         data = tomllib.loads((PRESETS / f"{name}.toml").read_text(encoding="utf-8"))
+        if overrides.get("algorithm", data["algorithm"]) != data["algorithm"]:
+            data = _without(data, OF_ITS_ALGORITHM)
         return read(Config, merged({"preset_name": name} | data, overrides), "")
 
     @staticmethod

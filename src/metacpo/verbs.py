@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -172,7 +173,7 @@ def _train(args: Sequence[str]) -> Verb:
     if (not args or args[0].startswith("-")) and not asks_help:
         raise UsageError(f"PRESET: missing; it comes first: a FILE.toml, or one of {', '.join(presets())}")
     name = DEFAULT_PRESET if args[0].startswith("-") else args[0]
-    preset = Config.load(Path(name)) if name.endswith(".toml") else Config.preset(name)
+    preset = Config.load(Path(name)) if name.endswith(".toml") else Config.preset(name, **_algorithm(args))
 
     @dataclass(frozen=True)
     class Train:
@@ -193,6 +194,15 @@ def _train(args: Sequence[str]) -> Verb:
         f"{_train.__doc__} PRESET is a FILE.toml or one of {', '.join(presets())}; defaults shown are those of {name}."
     )
     return parse(Train, "train PRESET", args[args[:1] == [name] :], about)
+
+
+def _algorithm(args: Sequence[str]) -> dict[str, str]:
+    """The algorithm that is asked for, which the preset's defaults follow; nothing if none is, or none that there is."""
+    from metacpo.algorithms.registry import ALGORITHMS
+
+    words = [word for arg in args for word in arg.split("=", 1)]
+    asked = [value for option, value in pairwise(words) if option == "--algorithm" and value in ALGORITHMS]
+    return {"algorithm": asked[-1]} if asked else {}
 
 
 VERBS: dict[str, type | Callable[[Sequence[str]], Verb]] = {

@@ -24,12 +24,16 @@ SETTLING = ("meta-cpo", "pcpo", "cpo-lagrangian", "safe-meta")  # within the lim
 # A multiplier lags behind and, past the gates, stays on the safe detour: a Lagrangian never prefers a mix of two ways.
 # A switch overshoots.
 SWINGING = ("trpo-lagrangian", "meta-crpo")
+# Each of 60 policies in a row is to be within the limit, of which a mean over the last ten is judged.
+SURE = {"confidence": 0.99}
 PRESETS = {
     "bandit": {
+        "estimation": SURE,
         "inner": {"max_kl": 0.1, "damping": 0.01},
         "rule": {"penalty": 0.2, "integral": 2.0, "proportional": 2.0, "step_size": 0.5, "kl_price": 1.0},
     },
     "tabular": {
+        "estimation": SURE,
         "inner": {"max_kl": 0.1, "damping": 0.1, "caution": 1.0},
         "rule": {"penalty": 0.2, "integral": 5.0, "proportional": 3.0, "step_size": 3.0, "kl_price": 1.0},
     },
