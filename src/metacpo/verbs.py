@@ -197,7 +197,7 @@ def _train(args: Sequence[str]) -> Verb:
 
 
 def _algorithm(args: Sequence[str]) -> dict[str, str]:
-    """The algorithm that is asked for, which the preset's defaults follow; nothing if none is, or none that there is."""
+    """The algorithm that is asked for, which the defaults follow; nothing if none is, or none that there is."""
     from metacpo.algorithms.registry import ALGORITHMS
 
     words = [word for arg in args for word in arg.split("=", 1)]
