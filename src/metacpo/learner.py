@@ -221,7 +221,7 @@ def inner_metrics(learner: Learner, walk: Walk) -> dict[str, Array]:
         "Misc/Alpha": jnp.mean(updates.alpha),
         "Misc/CostShare": jnp.mean(updates.cost_share),
         "Misc/SignalReturn": jnp.mean(updates.signal.loss),
-        "Misc/SignalCost": jnp.mean(updates.signal.cost) if updates.signal.cost.size else jnp.float32(jnp.nan),
+        "Misc/SignalCost": jnp.mean(updates.signal.cost) if updates.signal.cost.size else jnp.float32(1),
     }
     for case in Case:
         row[f"Misc/Case/{case.name}"] = jnp.sum((updates.case == case).astype(jnp.float32))
@@ -273,7 +273,7 @@ def outer_metrics(stats: OuterStats, before: Outlook, now: Outlook) -> dict[str,
         "Meta/AgreementReturn": stats.agreement[0],
         "Meta/AgreementCost": stats.agreement[1],
         "Meta/SignalReturn": outer.signal.loss,
-        "Meta/SignalCost": jnp.mean(outer.signal.cost) if outer.signal.cost.size else jnp.float32(jnp.nan),
+        "Meta/SignalCost": jnp.mean(outer.signal.cost) if outer.signal.cost.size else jnp.float32(1),
         "Meta/KL": outer.kl,
         "Meta/TrustRegion": outer.delta,
         "Meta/Case": outer.case,

@@ -32,6 +32,7 @@ from metacpo.algorithms.trust_region import linearise, linearise_as_drawn
 from metacpo.estimation import Batch, kl, surrogates
 from metacpo.estimation.batch import EpisodeStats
 from metacpo.policies import GaussianPolicy
+from metacpo.solver import row_sizes
 
 Gradient = Literal["exact", "first_order", "e_maml", "hessian_free", "regret_bound"]
 Held = Literal["adapted", "every", "start"]
@@ -129,14 +130,16 @@ class MetaRows(eqx.Module):
 
     @property
     def agreement(self) -> Float[Array, " 2"]:
-        """Cosine between the gradients of two halves of the tasks, of F and of G (mean over its p); NaN without halves.
+        """Cosine between the gradients of two halves of the tasks, of F and of G (mean over its p).
 
-        1 where all tasks want the same of θ and their data say so; 0 where what is followed is one half's noise.
+        1 where all tasks want the same of θ and their data say so; 0 where what is followed is one half's noise, and
+        where a half has no gradient.
         """
-        one, other = jnp.sum(self.rows[:, ::2], axis=1), jnp.sum(self.rows[:, 1::2], axis=1)
+        halves = jnp.sum(self.rows[:, ::2], axis=1), jnp.sum(self.rows[:, 1::2], axis=1)
+        one, other = (half / row_sizes(half)[:, None] for half in halves)
         size = jnp.linalg.norm(one, axis=-1) * jnp.linalg.norm(other, axis=-1)
-        cosine = jnp.where(size > 0, jnp.sum(one * other, axis=-1) / jnp.where(size > 0, size, 1), jnp.nan)
-        return jnp.stack([cosine[0], jnp.mean(cosine[1:])])
+        cosine = jnp.where(size > 0, jnp.sum(one * other, axis=-1) / jnp.where(size > 0, size, 1), 0)
+        return jnp.stack([cosine[0], jnp.sum(cosine[1:]) / max(cosine.shape[0] - 1, 1)])
 
 
 @dataclass(frozen=True)

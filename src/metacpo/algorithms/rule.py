@@ -36,7 +36,7 @@ from metacpo.algorithms.trust_region import (
 )
 from metacpo.estimation import Batch, kl, surrogates
 from metacpo.policies import GaussianPolicy
-from metacpo.solver import Case, Solved, backtrack
+from metacpo.solver import Case, Solved, backtrack, row_sizes
 
 Objective = tuple[Float[Array, ""], Float[Array, " m"]]  # (L_R, c)
 
@@ -125,7 +125,8 @@ def composed(
     if signal is None and data.contrasts is not None:
         noise = data.contrasts.reshape(-1, g.shape[0])
         both = Solved.of(H, jnp.concatenate([rows, noise]), cg_settings(rule.region))
-        squares = jnp.sum(both.v * both.y, axis=1)
+        size = jnp.tile(row_sizes(rows), 1 + data.contrasts.shape[0])[:, None]
+        squares = jnp.sum((both.v / size) * (both.y / size), axis=1)
         signal = measured(squares[:k], squares[k:].reshape(-1, k))
         solved = jax.tree.map(lambda x: x[:k], both)
     else:
@@ -133,7 +134,9 @@ def composed(
     assert signal is not None, "either the signal or the contrasts to measure it"
     f = jnp.eye(k, dtype=g.dtype).at[0].set(jnp.append(weights.reward, weights.costs))
     solved = solved.combined(f)  # (∇f, b)
-    solved = solved.combined(debiasing(solved.products(), signal))  # (∇f, b̃)
+    size = row_sizes(solved.v)
+    W = debiasing(solved.products(size), signal)
+    solved = solved.combined(size[:, None] * W / size)  # (∇f, b̃)
     S = solved.products()[1:, 1:]
     delta = trust_region(S, c, scale, signal, rule.region)
     s = jnp.diagonal(S)

@@ -4,7 +4,7 @@ minimise gᵀx   subject to   c_j + b_jᵀx ≤ 0,   ½ xᵀHx ≤ δ
 """
 
 from metacpo.solver.adjoint import FirstOrder, Implicit, Unrolled
-from metacpo.solver.metric import CGSettings, Solved, diagonal, inverse_times, jacobi, relative_residual
+from metacpo.solver.metric import CGSettings, Solved, diagonal, inverse_times, jacobi, relative_residual, row_sizes
 from metacpo.solver.nearest import nearest_feasible
 from metacpo.solver.problem import Case, Problem, Solution, Stats
 from metacpo.solver.search import backtrack
@@ -26,5 +26,6 @@ __all__ = [
     "jacobi",
     "nearest_feasible",
     "relative_residual",
+    "row_sizes",
     "solve",
 ]

@@ -40,8 +40,10 @@ class Solved(eqx.Module):
 
     @staticmethod
     def of(metric: Operator | None, v: Float[Array, "k n"], settings: CGSettings) -> "Solved":
-        """One batched solve for all rows of v."""
-        return Solved(v, *inverse_times(metric, v, settings, Implicit()))
+        """One batched solve for all rows of v, scaled to size 1 meanwhile: squares of large numbers overflow."""
+        size = row_sizes(v)
+        y, hy, iterations = inverse_times(metric, v / size[:, None], settings, Implicit())
+        return Solved(v, y * size[:, None], hy * size[:, None], iterations)
 
     def combined(self, weights: Float[Array, "j k"]) -> "Solved":
         """The same for weights·v: H⁻¹ is linear, so that nothing is solved again."""
@@ -49,15 +51,22 @@ class Solved(eqx.Module):
         iterations = jnp.full(weights.shape[0], jnp.max(self.iterations))
         return Solved(v, y, jax.lax.stop_gradient(hy), iterations)
 
-    def products(self) -> Float[Array, "k k"]:
-        """v_iᵀH⁻¹v_j."""
-        return jnp.matmul(self.v, self.y.T, precision=jax.lax.Precision.HIGHEST)
+    def products(self, size: Float[Array, " k"] | float = 1.0) -> Float[Array, "k k"]:
+        """v_iᵀH⁻¹v_j, of rows divided by `size`."""
+        size = jnp.broadcast_to(jnp.asarray(size, self.v.dtype), self.v.shape[:1])[:, None]
+        return jnp.matmul(self.v / size, (self.y / size).T, precision=jax.lax.Precision.HIGHEST)
 
     @property
     def residual(self) -> Float[Array, ""]:
         """The largest ‖v_i − Hy_i‖₂/‖v_i‖₂; NaN where a number is not finite."""
         known = jnp.all(jnp.isfinite(self.v)) & jnp.all(jnp.isfinite(self.hy))
         return jnp.where(known, jnp.max(relative_residual(self.v, self.hy)), jnp.nan)
+
+
+def row_sizes(v: Float[Array, "k n"]) -> Float[Array, " k"]:
+    """max_j |v_ij|, or 1 for a row of zeros; constant under differentiation."""
+    size = jnp.max(jnp.abs(jax.lax.stop_gradient(v)), axis=1, initial=0)
+    return jnp.where(size > jnp.finfo(v.dtype).tiny, size, 1)
 
 
 def inverse_times(
