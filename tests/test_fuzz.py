@@ -141,9 +141,9 @@ def test_any_command_line(tmp_path, words):
 
 @pytest.fixture(scope="module")
 def run():
-    """A run of which nothing but its learner and its config are asked."""
+    """A run of which nothing but its learner, its config and its steps are asked."""
     config = Config.preset(SMOKE)
-    return SimpleNamespace(config=config, learner=build(config), state=None)
+    return SimpleNamespace(config=config, learner=build(config), state=None, env_steps=None)
 
 
 @pytest.fixture
