@@ -1,6 +1,6 @@
 """How much of a gradient is signal, and what an update does with the answer.
 
-A gradient ĝ is a mean over episodes (or over tasks). The contrast of two halves of them,
+A gradient ĝ is a mean over episodes. The contrast of two halves of them (estimation/halves.py),
 
     d = ½(ĝ_1 − ĝ_2),    E d = 0,    Cov d = Cov ĝ,
 
@@ -10,7 +10,7 @@ q̂ − N = ĝ_1ᵀH⁻¹ĝ_2 is q without it, and 1 − N/q̂ the share that is
 - A step for the loss takes its size from the region alone, whatever ĝ is: pure noise moves the policy as far as a clear
   signal does. `trust` scales the region down where the share is small.
 - A step along H⁻¹b̂ seems to change the cost by ŝ = b̂ᵀH⁻¹b̂ and changes it by s: a repair is ŝ/s times too short.
-  `debiased` mends this by James and Stein's shrinkage.
+  `debiasing` mends this by James and Stein's shrinkage.
 """
 
 import equinox as eqx
