@@ -111,6 +111,14 @@ def test_what_a_preset_says_of_its_own_algorithm_is_not_said_of_others():
         build(Config.preset("point-circle", algorithm="cpo", meta={"held": "every"}))
 
 
+def test_a_setting_that_is_gone_is_unknown_in_settings_of_ones_own_and_left_out_of_an_old_run(tmp_path):
+    path = tmp_path / "config.toml"
+    path.write_text("[estimation]\ncost_target = 0.2\n")
+    with pytest.raises(ConfigError, match=r"estimation\.cost_target: unknown setting; allowed: .*confidence"):
+        Config.load(path)
+    assert Config.saved(path).estimation.confidence == Config().estimation.confidence
+
+
 def test_every_number_has_a_range():
     assert {"iterations", *numeric_fields(Config())} <= set(RANGES)
 

@@ -114,17 +114,21 @@ class Config:
     @staticmethod
     def load(path: Path) -> "Config":
         """The settings in a TOML file; what it leaves out has its default. An env FILE.py is found beside it."""
-        config = Config.saved(path)
+        config = Config.saved(path, unnumbered=FORMAT)
         where, _, attribute = config.env.rpartition(":")
         if where.endswith(".py"):  # absolute from here on: a run folder is not where the file is
             return dataclasses.replace(config, env=f"{(path.parent / where).resolve()}:{attribute}")
         return config
 
     @staticmethod
-    def saved(path: Path) -> "Config":
-        """The settings in a TOML file as they stand there, `save`'s counterpart."""
+    def saved(path: Path, unnumbered: int = 1) -> "Config":
+        """The settings in a TOML file as they stand there, `save`'s counterpart.
+
+        unnumbered: the format of a file that names none: of a run folder the first, of one's own settings today's, in
+        which a setting that is gone is unknown.
+        """
         data = tree_in(path)
-        number = data.pop("format", 1)  # folders from before the number was written are of format 1 too
+        number = data.pop("format", unnumbered)
         _check_format(number, path)
         if number == 1:
             data = _without(data, GONE_SINCE_1)
