@@ -138,7 +138,9 @@ def composed(
     W = debiasing(solved.products(size), signal)
     solved = solved.combined(size[:, None] * W / size)  # (∇f, b̃)
     S = solved.products()[1:, 1:]
-    delta = trust_region(S, c, scale, signal, rule.region)
+    # A move without limits has no share of its region that repairs: the learned scale is a factor on all of it.
+    of_loss, of_all = (scale, 1.0) if rule.move.limits else (jnp.ones_like(scale), scale)
+    delta = of_all * trust_region(S, c, of_loss, signal, rule.region)
     s = jnp.diagonal(S)
     proposal = rule.move(Linearised(solved, c, H, delta, scale))
     return Proposed(proposal, weights, delta, signal, jnp.where(s > 0, 1 / jnp.where(s > 0, s, 1), 0))
