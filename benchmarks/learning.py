@@ -5,7 +5,7 @@
 A study is a TOML file: `seeds`, and `[[variants]]` with a `name`, a `preset` and the settings that differ from it.
 Runs live in runs/<study>/<variant>-seed<seed>, as `metacpo train` makes them. Started again, the script resumes
 what was interrupted, skips what is done and writes the same CSV. A line of it is one split after one update, on
-REPORT_TASKS tasks of REPORT_SEED: means over the tasks, and how many of them are within all limits, with actions drawn
+REPORT_TASKS tasks of REPORT_SEED (TUNING_TASKS of TUNING_SEED where the study says `tuning = true`): means over the tasks, and how many of them are within all limits, with actions drawn
 from the policy and (`deterministic_...`) with its mean actions; `worst_cost` is the largest limited cost of a task,
 `worst_excess` the largest above its limit; `..._low` and `..._high` are the ends of 95 % intervals over tasks;
 `optimum` is the mean of the best value that any policy can have under the limits, where it is known.
@@ -32,6 +32,7 @@ from metacpo.tasks import with_cost_limit
 from metacpo.training import CONFIG, Run, open_run
 
 RUNS = Path("runs")
+TUNING_SEED, TUNING_TASKS = 1, 40  # a preset is chosen on other tasks than it is reported on
 COLUMNS = (
     *("variant", "seed", "split", "step", "tasks", "within", "within_low", "within_high"),
     *("return", "return_low", "return_high", "episode_cost", "discounted_cost", "cost_low", "cost_high", "cost_limit"),
@@ -55,12 +56,13 @@ def trained(config: metacpo.Config, run_dir: Path) -> Run:
     return metacpo.resume(run_dir)
 
 
-def evaluated(run: Run) -> None:
-    """adaptation.csv and the report of a finished run, on tasks that no preset was tuned on."""
+def evaluated(run: Run, tuning: bool) -> None:
+    """adaptation.csv and the report of a finished run; results are on tasks that no preset was tuned on."""
+    seed, tasks = (TUNING_SEED, TUNING_TASKS) if tuning else (REPORT_SEED, REPORT_TASKS)
     path = run.path / "adaptation.csv"
-    if not path.exists() or {int(line["task"]) for line in read_lines(path)} != set(range(REPORT_TASKS)):
-        settings = dataclasses.replace(run.config.adaptation, tasks=REPORT_TASKS)
-        write(run.path, evaluate(run.learner, run.state, settings, SPLITS, REPORT_SEED))
+    if not path.exists() or {int(line["task"]) for line in read_lines(path)} != set(range(tasks)):
+        settings = dataclasses.replace(run.config.adaptation, tasks=tasks)
+        write(run.path, evaluate(run.learner, run.state, settings, SPLITS, seed))
         if run.budget.iterations:  # a report draws a training; adaptation from scratch has none
             write_report([run.path])
 
@@ -144,7 +146,7 @@ def main() -> None:
         run = trained(planned.config, run_dir)
         if not run.finished:
             raise SystemExit("interrupted; the same command goes on")
-        evaluated(run)
+        evaluated(run, planned.tuning)
         jax.clear_caches()
         rows += summary(planned.variant, run_dir)
         with study.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:

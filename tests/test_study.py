@@ -27,6 +27,9 @@ def test_variants_with_their_seeds(tmp_path):
     assert [(run.variant, run.config.seed) for run in runs] == [("one", 3), ("one", 4), ("two", 7)]
     assert runs[1].config == Config.preset("bandit", seed=4, meta={"steps": 1})
     assert runs[2].config == Config.preset("navigation", seed=7)
+    assert not any(run.tuning for run in runs)
+    (tmp_path / "study.toml").write_text("tuning = true\n" + GOOD)
+    assert all(run.tuning for run in read_study(tmp_path / "study.toml"))
 
 
 @pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.toml")), ids=lambda path: path.stem)
@@ -41,7 +44,8 @@ def test_our_own_studies(path):
         ("[3, 4]", "[3, -1]", "seeds: -1 is not in [0, 4294967295]"),
         ("[3, 4]", "5", "seeds: 5 is not a list of whole numbers"),
         ("[7]", "[]", "variants[1].seeds: [] is not a list of whole numbers"),
-        ("seeds = [3, 4]", "sedes = [3, 4]", "'sedes': unknown; allowed: seeds, variants"),
+        ("seeds = [3, 4]", "sedes = [3, 4]", "'sedes': unknown; allowed: seeds, tuning, variants"),
+        ("seeds = [3, 4]", 'seeds = [3, 4]\ntuning = "yes"', "tuning: 'yes' is not true or false"),
         ('"two"', '"one"', "variants[1].name: one is there twice"),
         ('"two"', '"../two"', "variants[1].name: '../two' is not a name of letters, digits and ._-"),
         ("steps = 1", "steps = -1", "variants[0] (one): meta.steps: -1 is not in [0, inf)"),

@@ -1,11 +1,12 @@
 """A study: variants of presets, each trained with several seeds, as a TOML file says.
 
 seeds = [0, 1, 2]
+tuning = false                        # optional: true if a preset is to be chosen by it, never on the tasks of reports
 
 [[variants]]
-name = "navigation-ridge"
+name = "navigation-network"
 preset = "navigation"
-estimation = { critic = "ridge" }     # what differs from the preset
+estimation = { critic = "network" }   # what differs from the preset
 seeds = [0]                           # optional: other seeds than the study's
 """
 
@@ -27,6 +28,7 @@ class PlannedRun:
 
     variant: str
     config: Config
+    tuning: bool = False  # judged on tasks that no result is reported on
 
 
 def read_study(path: Path) -> list[PlannedRun]:
@@ -39,8 +41,9 @@ def read_study(path: Path) -> list[PlannedRun]:
 
 
 def _runs(plan: dict[str, Any]) -> list[PlannedRun]:
-    for name in plan.keys() - {"seeds", "variants"}:
-        raise ConfigError(f"{name!r}: unknown; allowed: seeds, variants")
+    for name in plan.keys() - {"seeds", "tuning", "variants"}:
+        raise ConfigError(f"{name!r}: unknown; allowed: seeds, tuning, variants")
+    tuning = read(bool, plan.get("tuning", False), "tuning")
     variants = plan.get("variants")
     if not isinstance(variants, list) or not variants or not all(isinstance(each, dict) for each in variants):
         raise ConfigError("variants: missing; wanted: [[variants]], each with a name and a preset")
@@ -56,7 +59,7 @@ def _runs(plan: dict[str, Any]) -> list[PlannedRun]:
         seeds = _seeds(variant.get("seeds", plan.get("seeds")), where if "seeds" in variant else "")
         if len(runs) + len(seeds) > MOST_RUNS:
             raise ConfigError(f"variants: more than {MOST_RUNS} runs")
-        runs += [PlannedRun(name, _config(variant, seed, f"{where} ({name})")) for seed in seeds]
+        runs += [PlannedRun(name, _config(variant, seed, f"{where} ({name})"), tuning) for seed in seeds]
     return runs
 
 
