@@ -13,7 +13,7 @@ def test_a_warmup_differs_only_where_its_settings_say():
     assert (first.meta.steps, first.meta.tasks, first.meta.episodes) == (0, settings.tasks, settings.episodes)
     region, before = first.algorithm.outer.region, learner.algorithm.outer.region
     assert (region.max_kl, region.damping) == (settings.max_kl, settings.damping)
-    assert first.estimation.confidence == settings.confidence == 0.5  # the limit itself
+    assert first.estimation.outer_confidence == settings.confidence == 0.5  # the limit itself
     undone = dataclasses.replace(first, meta=learner.meta, algorithm=learner.algorithm, estimation=learner.estimation)
     assert undone == learner
     # Everything else in the three sections stays too.
@@ -22,5 +22,5 @@ def test_a_warmup_differs_only_where_its_settings_say():
     )
     assert learner.algorithm.per_task and not first.algorithm.per_task  # plain CPO on pooled tasks
     assert dataclasses.replace(first.algorithm, outer=outer, per_task=True) == learner.algorithm
-    confidence = learner.estimation.confidence
-    assert dataclasses.replace(first.estimation, confidence=confidence) == learner.estimation
+    confidence = learner.estimation.outer_confidence
+    assert dataclasses.replace(first.estimation, outer_confidence=confidence) == learner.estimation

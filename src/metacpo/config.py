@@ -34,7 +34,8 @@ MOST_LAYERS, MOST_PARAMETERS = 100, 2**27  # of a policy: half a gigabyte
 FORMAT = 2  # of run folders, the number in their config.toml; docs/trust.md says what changed it
 # Settings that format 2 has no more; what took their place is `confidence`, at its default for such a run.
 GONE_SINCE_1 = {"estimation": ("cost_target", "cost_margin", "critic_margin"), "warmup": ("cost_target", "cost_margin")}
-OF_ITS_ALGORITHM = {"meta": ("meta_constraints", "held")}  # of a preset: not for another algorithm
+# What a preset says of the outer constraint is said of its own algorithm, not of another one.
+OF_ITS_ALGORITHM = {"meta": ("meta_constraints", "held"), "estimation": ("outer_confidence",)}
 AlgorithmName = Literal[
     "meta-cpo",
     "meta-trpo",
@@ -102,7 +103,7 @@ class Config:
     def preset(name: str, **overrides: Any) -> "Config":
         """The shipped preset `name`; an override replaces a field, or with a mapping parts of a section.
 
-        What a preset says of the outer constraint (OF_ITS_ALGORITHM) is said of its own algorithm, not of another one.
+        For another algorithm than the preset's, OF_ITS_ALGORITHM is left out of it.
         """
         if name not in presets():
             raise ConfigError(f"preset: {name!r} is not one of {', '.join(presets())}")

@@ -41,8 +41,8 @@ class Learner:
 class WarmupSettings:
     """Pooled tasks (K = 0) for the first iterations: K + 1 times cheaper while there is nothing to adapt yet.
 
-    M tasks with B episodes each; max_kl and damping are those of the outer step meanwhile, and confidence that of the
-    estimation: a policy that must still learn to move needs the whole limit for it.
+    M tasks with B episodes each; max_kl and damping are those of the outer step meanwhile, and confidence its
+    `outer_confidence`: a policy that must still learn to move needs the whole limit for it.
     """
 
     iterations: int = 0
@@ -59,7 +59,7 @@ def warmup(learner: Learner, settings: WarmupSettings) -> Learner:
     rule = learner.algorithm.outer
     region = replace(rule.region, max_kl=settings.max_kl, damping=settings.damping)
     algorithm = replace(learner.algorithm, outer=replace(rule, region=region), per_task=False)
-    estimation = replace(learner.estimation, confidence=settings.confidence)
+    estimation = replace(learner.estimation, outer_confidence=settings.confidence)
     return replace(learner, meta=meta, algorithm=algorithm, estimation=estimation)
 
 

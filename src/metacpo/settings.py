@@ -40,6 +40,7 @@ RANGES = {
     "estimation.cost_gamma": "(0, 1]",
     "estimation.cost_lam": "[0, 1]",
     "estimation.confidence": "(0, 1)",
+    "estimation.outer_confidence": "(0, 1)",
     "rule.penalty": "[0, inf)",
     "rule.multiplier": "(0, inf)",
     "rule.proportional": "[0, inf)",

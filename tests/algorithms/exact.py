@@ -110,6 +110,7 @@ def exact_batch(phi, chain: Chain) -> Batch:
         cost_weight=weight,
         contrast=jnp.zeros_like(weight)[:, None],
         margin=jnp.zeros(1),
+        outer_margin=jnp.zeros(1),
         c=(1 - GAMMA) * (v.J_C - chain.limit)[None],
     )
 

@@ -54,6 +54,7 @@ def random_batch(phi, key, m: int = 1) -> Batch:
         contrast=jnp.zeros((STEPS, 1)),  # nothing is known of a noise, so that all of it counts as signal
         c=jnp.zeros(m),
         margin=jnp.zeros(m),
+        outer_margin=jnp.zeros(m),
     )
 
 

@@ -103,6 +103,13 @@ def test_the_margin_is_the_quantile_of_students_distribution_in_standard_errors(
         np.testing.assert_array_equal(found[0.75].c, found[0.5].c)
 
 
+def test_an_outer_step_has_a_margin_of_its_own():
+    settings = dataclasses.replace(EPISODE, confidence=0.75, outer_confidence=0.25)
+    batch = batch_of(HAND, 0.5, settings)[0]
+    np.testing.assert_allclose(batch.outer_margin, -batch.margin, rtol=1e-5)
+    np.testing.assert_allclose(batch.margin, [1 / 3], rtol=1e-5)
+
+
 def test_one_episode_has_no_spread_and_no_margin():
     alone = jax.tree.map(lambda x: x, trajectory(np.zeros((4, 1, 3)), np.zeros((4, 1)), np.ones((4, 1))))
     batch = batch_of(alone, 0.5, dataclasses.replace(EPISODE, confidence=0.99))[0]

@@ -32,6 +32,7 @@ def random_data(key):
         cost_weight=cost_weight / jnp.sum(cost_weight),
         contrast=jnp.zeros((N, 1)),
         margin=jnp.zeros(1),
+        outer_margin=jnp.zeros(1),
         c=jnp.array([0.25]),
     )
     return phi, batch, phi + 0.1 * jax.random.normal(keys[6], phi.shape)

@@ -190,4 +190,5 @@ def pooled(batch: Batch) -> Batch:
         contrast=flat(batch.contrast),
         c=jnp.mean(batch.c, axis=0),
         margin=jnp.sqrt(jnp.sum(batch.margin**2, axis=0)) / M,
+        outer_margin=jnp.sqrt(jnp.sum(batch.outer_margin**2, axis=0)) / M,
     )

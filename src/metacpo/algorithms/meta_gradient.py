@@ -195,7 +195,7 @@ class MetaObjective:
 
     def _margins(self, walk: Walk) -> Float[Array, "M p"]:
         """The margins of the c_i that are held, in the same order."""
-        last, before = walk.last.margin, walk.batches.margin
+        last, before = walk.last.outer_margin, walk.batches.outer_margin
         if self.gradient == "regret_bound":
             return last[:, :0]
         if self.held == "start":

@@ -26,7 +26,8 @@ class EstimationSettings:
     gamma, lam, critic serve the reward; cost_gamma, cost_lam, cost_critic every cost.
     cost_measure says which cost the limit limits: "episode" (Σ c_t) or "discounted" (Σ γᵗ c_t).
     An update aims at the limit with probability `confidence`, given the batch: c gets as many standard errors of the
-    batch's mean cost as Student's t says (0 at 0.5). One episode has no spread, and no margin.
+    batch's mean cost as Student's t says (0 at 0.5). One episode has no spread, and no margin. `outer_confidence` is
+    the same of the outer step, for every constraint that it holds: many rows at once are kept at less than 0.95 each.
     """
 
     gamma: float = 0.99
@@ -37,14 +38,15 @@ class EstimationSettings:
     cost_critic: CriticName = "ridge"
     cost_measure: CostMeasure = "episode"
     confidence: float = 0.95
+    outer_confidence: float = 0.95
 
 
 class Batch(eqx.Module):
     """N steps on one task with all that is constant under an update (the data D^k). Leading axis M for tasks.
 
     c is the constraint's value at the policy that made the data, in per-step units, margin what an update adds to it to
-    be as confident as it should be. weight and cost_weight sum to 1 over the steps; cost_weight carries γᵗ under the
-    discounted measure. contrast opposes halves of the episodes to each other, in C ways (algorithms/signal.py).
+    be as confident as it should be, outer_margin what an outer update adds. weight and cost_weight sum to 1 over the
+    steps; cost_weight carries γᵗ under the discounted measure. contrast opposes halves of the episodes to each other, in C ways (algorithms/signal.py).
     """
 
     z: Float[Array, "*M N O"]
@@ -57,6 +59,7 @@ class Batch(eqx.Module):
     contrast: Float[Array, "*M N C"]
     c: Float[Array, "*M m"]
     margin: Float[Array, "*M m"]
+    outer_margin: Float[Array, "*M m"]
 
     @property
     def kl_weight(self) -> Float[Array, "*M N"]:
@@ -143,10 +146,11 @@ def make_batch(
     fade = discounts(settings.gamma, valid.shape[0])[:, None]
     cost_weight = weight if episodic else _normalised(valid * fade)
     stats = eqx.tree_at(lambda s: s.critic_nonfinite, episode_stats(trajectory, cost_limit, settings), lost)
-    c, margin = constraint_value(trajectory, stats, cost_limit, settings)
+    c, error = constraint_value(trajectory, stats, cost_limit, settings)
+    B = valid.shape[1]
     reward_advantage = reward_advantage - jnp.sum(weight * reward_advantage)
     cost_advantage = cost_advantage - jnp.sum(cost_weight[..., None] * cost_advantage, axis=(0, 1))
-    halves = contrasts(valid.shape[1]).T.astype(z.dtype)
+    halves = contrasts(B).T.astype(z.dtype)
     batch = Batch(
         z=_flat(z),
         action=_flat(trajectory.action),
@@ -157,7 +161,8 @@ def make_batch(
         cost_weight=_flat(cost_weight),
         contrast=_flat(jnp.broadcast_to(halves, (*valid.shape, halves.shape[-1]))),
         c=c,
-        margin=margin,
+        margin=student_quantile(settings.confidence, B) * error,
+        outer_margin=student_quantile(settings.outer_confidence, B) * error,
     )
     return batch, stats
 
@@ -195,14 +200,14 @@ def finite_values(
 def constraint_value(
     trajectory: Trajectory, stats: EpisodeStats, cost_limit: Float[Array, " m"], settings: EstimationSettings
 ) -> tuple[Float[Array, " m"], Float[Array, " m"]]:
-    """c and its margin, in cost per step: c = (J_C − h)/T̄, J_C the batch's mean of Σ w_t c_t and T̄ that of Σ w_t.
+    """c and its standard error, in cost per step: c = (J_C − h)/T̄, J_C the batch's mean of Σ w_t c_t, T̄ of Σ w_t.
 
     w_t = 1 for the episode measure, γᵗ for the discounted one. These are the weights of L_C, normalised there:
 
         ∇J_C = E Σ_t w_t ∇log π(a_t|s_t) Â_t = T̄ · ∇L_C,
 
-    so that c and L_C have one unit however long episodes are and however they end. margin = t · std(Σ w_t c_t)/√B/T̄,
-    t the `confidence` quantile of Student's distribution with B − 1 degrees of freedom.
+    so that c and L_C have one unit however long episodes are and however they end. The error is std(Σ w_t c_t)/√B/T̄,
+    with B − 1 degrees of freedom; a margin is the quantile of Student's distribution times it.
     """
     cost, length = trajectory.cost, stats.length
     if settings.cost_measure == "discounted":
@@ -210,10 +215,14 @@ def constraint_value(
         length = stats.discounted_length
     per_episode = jnp.sum(cost, axis=0)
     B = per_episode.shape[0]
-    t = float(student_t.ppf(settings.confidence, B - 1)) if B > 1 else 0.0
     error = jnp.std(per_episode, axis=0) / jnp.sqrt(jnp.asarray(max(B - 1, 1), cost.dtype))
     unit = 1.0 / jnp.maximum(length, 1.0)
-    return unit * (jnp.mean(per_episode, axis=0) - cost_limit), unit * t * error
+    return unit * (jnp.mean(per_episode, axis=0) - cost_limit), unit * error
+
+
+def student_quantile(confidence: float, B: int) -> float:
+    """Of Student's distribution for the mean of B episodes, in standard errors; 0 for one, which has no spread."""
+    return float(student_t.ppf(confidence, B - 1)) if B > 1 else 0.0
 
 
 def _normalised(weight: Float[Array, "T B"]) -> Float[Array, "T B"]:
