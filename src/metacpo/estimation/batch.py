@@ -46,7 +46,8 @@ class Batch(eqx.Module):
 
     c is the constraint's value at the policy that made the data, in per-step units, margin what an update adds to it to
     be as confident as it should be, outer_margin what an outer update adds. weight and cost_weight sum to 1 over the
-    steps; cost_weight carries γᵗ under the discounted measure. contrast opposes halves of the episodes to each other, in C ways (algorithms/signal.py).
+    steps; cost_weight carries γᵗ under the discounted measure. contrast opposes halves of the episodes to each other,
+    in C ways (algorithms/signal.py).
     """
 
     z: Float[Array, "*M N O"]
