@@ -7,8 +7,9 @@ Runs live in runs/<study>/<variant>-seed<seed>, as `metacpo train` makes them. S
 what was interrupted, skips what is done and writes the same CSV. A line of it is one split after one update, on
 REPORT_TASKS tasks of REPORT_SEED (TUNING_TASKS of TUNING_SEED where the study says `tuning = true`): means over the
 tasks, and how many of them are within all limits, with actions drawn from the policy and (`deterministic_...`) with its
-mean actions; `worst_cost` is the largest limited cost of a task, `worst_excess` the largest above its limit; `..._low` and `..._high` are the ends of 95 % intervals over tasks;
-`optimum` is the mean of the best value that any policy can have under the limits, where it is known.
+mean actions; `worst_cost` is the largest limited cost of a task, `worst_excess` the largest above its limit;
+`..._low` and `..._high` are the ends of 95 % intervals over tasks; `optimum` is the mean of the best value that any
+policy can have under the limits, where it is known.
 """
 
 import argparse
