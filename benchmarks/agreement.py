@@ -1,0 +1,198 @@
+"""Does the meta-gradient carry signal, and what raises it? Judged at equal environment steps, at a trained θ.
+
+    python benchmarks/agreement.py RUN_DIR [RUN_DIR …] [--draws R] [--out benchmarks/agreement.csv]
+
+Every variant computes the meta-gradients of F (the adapted loss) and of G (the adapted policies' mean excess) from R
+independent draws of tasks and episodes, as many steps each as the run's own meta-iteration has:
+
+    own             the run's settings: M tasks, B episodes a task and inner step
+    tasks-2, -4     twice, four times the tasks, with as many fewer episodes
+    baseline        one critic for the episodes of all tasks, instead of one a task
+    reuse           inner update k on all batches D⁰..D^k, with importance weights π_φᵏ/π_φʲ of every action
+    common-tasks    the same random numbers in all tasks of a draw (resets and noise of the actions)
+    common-steps    the same random numbers in all inner steps of a draw
+
+halves: the cosine between two halves of a draw's tasks (what `Meta/Agreement…` logs), median over draws. draws: the
+cosine between the gradients of two draws, median over pairs; it is what an outer step has. Each with its quartiles.
+"""
+
+import argparse
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from metacpo.algorithms.knobs import pack
+from metacpo.algorithms.meta import Sampler, collect
+from metacpo.algorithms.meta_gradient import MetaObjective, Walk
+from metacpo.algorithms.rule import update
+from metacpo.estimation import Batch, make_batch, shared_cost_values
+from metacpo.learner import Learner, TrainState
+from metacpo.rollout import rollout
+from metacpo.tasks import Task
+from metacpo.training import open_run
+
+HEADER = ("run", "variant", "tasks", "episodes", "env_steps", "gradient")
+FIGURES = ("halves", "halves_q1", "halves_q3", "draws", "draws_q1", "draws_q3")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How the data of a meta-gradient are drawn and used."""
+
+    name: str
+    more_tasks: int = 1
+    shared_critic: bool = False
+    reuse: bool = False
+    common_tasks: bool = False
+    common_steps: bool = False
+
+
+VARIANTS = (
+    Variant("own"),
+    Variant("tasks-2", more_tasks=2),
+    Variant("tasks-4", more_tasks=4),
+    Variant("baseline", shared_critic=True),
+    Variant("reuse", reuse=True),
+    Variant("common-tasks", common_tasks=True),
+    Variant("common-steps", common_steps=True),
+)
+
+
+def sampler(learner: Learner, state: TrainState, tasks: Task, episodes: int, key: Key[Array, ""], how: Variant):
+    """`learner.sampler` with the variant's random numbers and critics."""
+    settings, M = learner.estimation, tasks.cost_limit.shape[0]
+
+    def roll(phi: Float[Array, " n"], task: Task, key: Key[Array, ""]):
+        return rollout(learner.env, learner.policy, phi, state.normaliser, task, key, episodes)
+
+    def estimate(data, limit, reward_values, cost_values):
+        batch, stats = make_batch(data, state.normaliser, limit, settings, cost_values)
+        if reward_values is None:
+            return batch, stats
+        # Reward in the place of a cost: the same advantages from another critic.
+        as_cost = eqx.tree_at(lambda D: D.cost, data, data.reward[..., None])
+        same = replace(settings, cost_gamma=settings.gamma, cost_lam=settings.lam, cost_measure="episode")
+        swapped, _ = make_batch(as_cost, state.normaliser, limit[:1], same, reward_values)
+        return eqx.tree_at(lambda D: D.reward_advantage, batch, swapped.cost_advantage[:, 0]), stats
+
+    def sample(phi: Float[Array, "M n"], step_key: Key[Array, ""]):
+        step_key = key if how.common_steps else step_key
+        keys = jnp.broadcast_to(step_key, (M,)) if how.common_tasks else jax.random.split(step_key, M)
+        data = jax.vmap(roll)(phi, tasks, keys)
+        reward_values = cost_values = None
+        if how.shared_critic:
+            as_cost = eqx.tree_at(lambda D: D.cost, data, data.reward[..., None])
+            of_reward = replace(settings, cost_gamma=settings.gamma, cost_critic=settings.critic)
+            reward_values = shared_cost_values(as_cost, state.normaliser, of_reward)
+            cost_values = shared_cost_values(data, state.normaliser, settings)
+        return jax.vmap(estimate)(data, tasks.cost_limit, reward_values, cost_values)
+
+    return sample
+
+
+def collect_reusing(learner: Learner, state: TrainState, sample: Sampler, key: Key[Array, ""], meta) -> Walk:
+    """`collect`, but update k sees D⁰..D^k: one batch of all their steps, c and its margins those of D^k."""
+    K, policy, rule = meta.steps, learner.policy, learner.algorithm.inner
+    first_key, *keys = jax.random.split(key, K + 1)
+    start = jax.tree.map(lambda x: jnp.broadcast_to(x, (meta.tasks, *x.shape)), (state.theta, state.knobs))
+    batch, stats = sample(start[0], first_key)
+    empty = jax.tree.map(lambda x: jnp.zeros((K, *x.shape), x.dtype), batch)
+
+    def inner_step(carry, per_step):
+        phi, knobs, memory, batch = carry
+        k, key = per_step
+        memory = jax.tree.map(lambda all, one: all.at[k].set(one), memory, batch)
+        together = joined(memory, batch, k)
+        phi, knobs, updates = jax.vmap(lambda p, y, D: update(policy, p, y, D, rule))(phi, knobs, together)
+        fresh, stats = sample(phi, key)
+        return (phi, knobs, memory, fresh), (together, updates, stats)
+
+    carry, (batches, updates, later) = jax.lax.scan(
+        inner_step, (*start, empty, batch), (jnp.arange(K), jnp.stack(keys))
+    )
+    stats = jax.tree.map(lambda one, rest: jnp.concatenate([one[None], rest]), stats, later)
+    return Walk(batches, updates, stats, carry[0], carry[3])
+
+
+def joined(memory: Batch, newest: Batch, k: Float[Array, ""]) -> Batch:
+    """D⁰..D^k of every task as one batch, the same weight for each; what is not yet there weighs nothing."""
+    K = memory.weight.shape[0]
+    counts = (jnp.arange(K) <= k)[:, None, None] / (k + 1.0)
+
+    def steps(x: Array) -> Array:  # [K, M, N, ...] as [M, K·N, ...]
+        x = jnp.moveaxis(x, 0, 1)
+        return x.reshape(x.shape[0], -1, *x.shape[3:])
+
+    flat = {name: steps(getattr(memory, name)) for name in ("z", "action", "log_prob", "reward_advantage")}
+    flat |= {name: steps(getattr(memory, name)) for name in ("cost_advantage", "contrast")}
+    flat |= {name: steps(counts * getattr(memory, name)) for name in ("weight", "cost_weight")}
+    return Batch(**flat, c=newest.c, margin=newest.margin, outer_margin=newest.outer_margin)
+
+
+def gradients(learner: Learner, state: TrainState, how: Variant, draws: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(∇F, ∇G) [2, n] and the cosines of halves [2] of every draw."""
+    own = learner.meta
+    meta = replace(own, tasks=own.tasks * how.more_tasks, episodes=own.episodes // how.more_tasks)
+    objective = MetaObjective(learner.policy, learner.algorithm.inner)
+
+    @jax.jit
+    def one(key: Key[Array, ""]):
+        task_key, common_key, walk_key = jax.random.split(key, 3)
+        tasks = learner.tasks.sample_batch(task_key, meta.tasks)
+        sample = sampler(learner, state, tasks, meta.episodes, common_key, how)
+        if how.reuse:
+            walk = collect_reusing(learner, state, sample, walk_key, meta)
+        else:
+            walk = collect(learner.policy, state.theta, state.knobs, sample, walk_key, meta, learner.algorithm.inner)
+        found = objective.rows(pack(state.theta, state.knobs, ()), state.theta, state.knobs, walk)
+        return jnp.stack([found.g, jnp.sum(found.b, axis=0)]), found.agreement
+
+    for i in range(draws):
+        rows, halves = one(jax.random.key(i))
+        yield np.asarray(rows, np.float64), np.asarray(halves)
+
+
+def cosine(one: np.ndarray, other: np.ndarray) -> float:
+    return float(one @ other / max(float(np.linalg.norm(one) * np.linalg.norm(other)), 1e-300))
+
+
+def quartiles(values: list[float] | np.ndarray) -> list[str]:
+    return [f"{np.quantile(values, q):.3f}" for q in (0.5, 0.25, 0.75)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("run_dirs", type=Path, nargs="+")
+    parser.add_argument("--draws", type=int, default=8)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/agreement.csv"))
+    args = parser.parse_args()
+    with args.out.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow((*HEADER, *FIGURES))
+        for run_dir in args.run_dirs:
+            run = open_run(run_dir)
+            meta = run.learner.meta
+            for how in VARIANTS:
+                drawn = list(gradients(run.learner, run.state, how, args.draws))
+                steps = meta.tasks * meta.episodes * (meta.steps + 1) * run.learner.env.episode_length
+                sizes = (meta.tasks * how.more_tasks, meta.episodes // how.more_tasks, steps)
+                for i, name in enumerate(("return", "cost")):
+                    pairs = [cosine(a[0][i], b[0][i]) for a, b in combinations(drawn, 2)]
+                    halves = [float(agreement[i]) for _, agreement in drawn]
+                    line = (run_dir.name, how.name, *sizes, name, *quartiles(halves), *quartiles(pairs))
+                    writer.writerow(line)
+                    print(*line, flush=True)
+                file.flush()
+                jax.clear_caches()
+
+
+if __name__ == "__main__":
+    main()
