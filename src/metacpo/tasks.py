@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from metacpo.settings import not_single
+
 SPLITS = ("train", "held-out", "shifted")
 LIMIT = 0x1107  # folded into a task's key for its limit; its parameters have the key itself
 
@@ -87,6 +89,8 @@ class TaskDistribution:
             number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
             if not field.low <= number <= field.high:
                 raise TaskError(f"task.{name}: {value!r} is not in [{field.low:g}, {field.high:g}] {field.unit}")
+            if wrong := not_single(number):
+                raise TaskError(f"task.{name}: {value!r} {wrong} {field.unit}")
             if field.whole and number != round(number):
                 raise TaskError(f"task.{name}: {value!r} is not a whole number of {field.unit}")
         arrays = {name: jnp.asarray(value, jnp.float32) for name, value in values.items()}
