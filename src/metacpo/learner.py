@@ -93,9 +93,9 @@ def init_state(learner: Learner, seed: int) -> TrainState:
     outlook = Outlook(*[jnp.float32(jnp.nan)] * 4)
     m = len(learner.tasks.cost_limit) if learner.algorithm.reads_costs else 0
     return TrainState(
-        theta=policy.init(init_key),
-        knobs=Knobs.init(m, learner.multiplier),
-        normaliser=Normaliser.init(policy.observation_size),
+        theta=policy.init(init_key, jnp.float32),
+        knobs=Knobs.init(m, learner.multiplier, jnp.float32),
+        normaliser=Normaliser.init(policy.observation_size, jnp.float32),
         key=key,
         iteration=jnp.int32(0),
         outlook=outlook,

@@ -142,7 +142,7 @@ def _within(value: float | int, allowed: str) -> bool:
     return above and (value < high if allowed[-1] == ")" else value <= high)
 
 
-def not_single(value: float | int, allowed: str = "(-inf, inf)") -> str | None:
+def not_single(value: float | int, allowed: str) -> str | None:
     """What is wrong with a number where programs compute in float32: it does not lie in the interval there, or is 0
     though it was not. None if nothing is."""
     single = single_of(value)

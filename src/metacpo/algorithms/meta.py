@@ -125,7 +125,7 @@ def meta_update(
     H = extended(metric(policy, theta, states, region), packed, theta.shape[0])
     # Through inner steps the noise is not measured, which would take as many more passes back. That of pooled data is.
     contrasts = None if K else _contrasts(policy, theta, states, found.b)
-    signal = Signal.full(found.G.shape[0]) if K else None
+    signal = Signal.full(found.G.shape[0], theta.dtype) if K else None
     data = LossAndCosts(found.g, found.b, found.G, H, contrasts)
     proposed = composed(data, weights, jnp.ones((), theta.dtype), signal, algorithm.outer)
     proposed = none_where(~jnp.any(found.share > 0), proposed)  # no constraint is not the same as no task

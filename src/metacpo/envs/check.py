@@ -254,7 +254,7 @@ def _player(env: Environment) -> Callable[[Task, Key[Array, ""]], Episode]:
         reset_key, action_key = jax.random.split(key)
         start = jax.vmap(env.reset, in_axes=(None, 0))(task, jax.random.split(reset_key, WORLDS))
         shape = (env.episode_length, WORLDS, env.action_size)
-        actions = jax.random.uniform(action_key, shape, minval=-1.0, maxval=1.0)
+        actions = jax.random.uniform(action_key, shape, jnp.float32, minval=-1.0, maxval=1.0)
 
         def step(state: State, action: Array):
             state = jax.vmap(env.step, in_axes=(None, 0, 0))(task, state, action)
