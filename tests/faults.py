@@ -35,6 +35,8 @@ FAULTS = {
     "nan-reward": "the reward of step WHEN is NaN in every second world",
     "huge-reward": "the reward is finite but its square is not, in every world of a struck task",
     "huge-observation": "the observation is finite but its square is not, in every world of a struck task",
+    "huge-cost": "the cost of every step is finite, but not its sum over an episode",
+    "huge-place": "the first observation is finite but its square is not, everywhere",
     "constant-reward": "the reward is 1 in every step",
     "no-cost": "nothing costs",
     "all-cost": "every step costs 1",
@@ -93,9 +95,11 @@ class Faulty:
         fault = self._replaced
         obs = fault("nan-world", odd & (steps >= WHEN), jnp.nan, world)
         obs = fault("huge-observation", struck, HUGE, obs)
+        obs = obs.at[0].set(fault("huge-place", True, HUGE * world[0], obs[0]))
         reward = fault("nan-reward", odd & now, jnp.nan, reward)
         reward = fault("huge-reward", struck, HUGE * (1 + world[0]), fault("constant-reward", True, 1.0, reward))
         cost = fault("inf-cost", odd & now, jnp.inf, fault("no-cost", True, 0.0, fault("all-cost", True, 1.0, cost)))
+        cost = fault("huge-cost", True, 1e38, cost)
         return State(
             world=world,
             obs=obs,

@@ -197,6 +197,35 @@ def test_what_is_not_allowed_is_named_in_one_line(name, tmp_path):
     assert "\n" not in message
 
 
+# Numbers that lie in their range in double precision, but not in that of the programs, float32.
+NOT_SINGLE = {
+    "cost_limit": (1e39, "1e+39 is inf in float32"),
+    "initial_std": (1e-50, "1e-50 is 0 in float32"),
+    "rule.penalty": (1e-39, "1e-39 is 0 in float32"),  # subnormal: compiled programs take it for 0
+    "inner.max_kl": (10**39, "is inf in float32"),
+    "outer.backtrack_ratio": (0.99999999999, "0.99999999999 is 1 in float32"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_SINGLE)
+def test_numbers_are_in_their_range_in_single_precision(name):
+    (value, words), tree = NOT_SINGLE[name], {}
+    *sections, field = name.split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+    whole = {sections[0]: tree} if sections else tree
+    tree[field] = value
+    with pytest.raises(ConfigError) as error:
+        Config.preset("point-circle", **whole)
+    assert str(error.value).startswith(f"{name}: ") and words in str(error.value)
+    assert "\n" not in str(error.value) and RANGES[name] in str(error.value)
+
+
+def test_the_ends_of_single_precision_are_allowed():
+    config = Config.preset("point-circle", cost_limit=3e38, initial_std=1.2e-38, seed=4294967295, inner={"damping": 0})
+    assert config.cost_limit == 3e38 and config.seed == 4294967295
+
+
 def test_a_config_cannot_be_made_or_changed_to_a_bad_one():
     with pytest.raises(ConfigError, match=r"meta\.tasks: 0 is not in"):
         Config(meta=MetaSettings(tasks=0))

@@ -45,6 +45,9 @@ def fires(name: str, **changed) -> bool:
 # rule, columns that trigger it exactly, neighbours that do not
 EDGES = [
     ("worlds broke", {"Metrics_NonFinite": 1}, {"Metrics_NonFinite": 0}),
+    ("reward or cost too large", {"Metrics_EpCost": np.inf}, {"Metrics_EpCost": 9e14}),
+    ("reward or cost too large", {"Metrics_EpRet": -1.1e15, "Meta_NonFinite": 1}, {"Metrics_EpRet": -9e14}),
+    ("observations too large", {"Misc_ObservationsLeftOut": 1}, {"Misc_ObservationsLeftOut": 0}),
     ("critics exploded", {"Misc_CriticNonFinite": 1}, {"Misc_CriticNonFinite": 0}),
     ("tasks left out", {"Misc_TasksLeftOut": 1}, {"Misc_TasksLeftOut": 0}),
     ("inner updates not finite", {"Misc_NonFiniteUpdates": 1}, {"Misc_NonFiniteUpdates": 0}),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from metacpo.envs import make
-from metacpo.tasks import SPLITS, TaskError, with_cost_limit
+from metacpo.tasks import SPLITS, Parameter, TaskDistribution, TaskError, with_cost_limit
 
 TASKS = make("point-circle").tasks
 COUNT = 500
@@ -101,6 +101,12 @@ def test_make_refuses_what_is_no_radius(value):
     with pytest.raises(TaskError) as error:
         TASKS.make({"radius": value})
     assert str(error.value) == f"task.radius: {value!r} is not in [0.1, 5] m"
+
+
+def test_make_refuses_what_is_infinite_in_single_precision():
+    tasks = TaskDistribution({"far": Parameter(1.0, 0.0, 1e40, "m")}, {}, (1.0,))
+    with pytest.raises(TaskError, match=r"^task\.far: 1e\+39 is infinite in float32, .*"):
+        tasks.make({"far": 1e39})
 
 
 def test_make_refuses_unknown_fields():

@@ -54,7 +54,7 @@ def check_physics() -> tuple[str, bool]:
     env = make("point-circle")
     task = env.tasks.make({})
     start = env.reset(task, jax.random.key(0))
-    action = jnp.array([1.0, 0.0])
+    action = jnp.array([1.0, 0.0], jnp.float32)
 
     def drive(state):
         return jax.lax.scan(lambda s, _: (env.step(task, s, action), s.reward), state, length=STEPS)

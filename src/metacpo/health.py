@@ -17,10 +17,13 @@ CASES = ("INFEASIBLE", "RECOVERING", "BINDING", "SLACK", "UNCONSTRAINED", "INVAL
 NOT_FINITE = (
     "Metrics/NonFinite",
     "Misc/CriticNonFinite",
+    "Misc/ObservationsLeftOut",
     "Misc/TasksLeftOut",
     "Misc/NonFiniteUpdates",
     "Meta/NonFinite",
 )
+SUMS = ("Metrics/EpRet", "Metrics/EpCost", "Metrics/DiscountedCost")
+LARGEST_SUM = 1e15  # of an episode: its square is still far from where float32 ends, 3.4e38
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,16 @@ def _counted(tag: str) -> Callable[[Columns, str], bool]:
     return lambda columns, cost: _have(columns, tag) and bool(np.any(columns[tag] > 0))
 
 
+def _too_large(columns: Columns, cost: str) -> bool:
+    """Whether returns or costs are so large that what is computed from them is not finite."""
+    return any(tag in columns and bool(np.any(np.abs(columns[tag]) > LARGEST_SUM)) for tag in SUMS)
+
+
+def _lost(tag: str) -> Callable[[Columns, str], bool]:
+    """As `_counted`, of what is not simply too large: that has a rule and a remedy of its own."""
+    return lambda columns, cost: _counted(tag)(columns, cost) and not _too_large(columns, cost)
+
+
 def _infeasible(columns: Columns, cost: str) -> bool:
     return _share(columns, "INFEASIBLE") > 0.5
 
@@ -166,12 +179,28 @@ RULES = (
         _counted("Metrics/NonFinite"),
     ),
     Rule(
+        "reward or cost too large",
+        "a mean return or cost of an episode above 1e15, or not finite",
+        "Every step's number is finite, but sums or squares of them are more than float32 holds; updates were dropped.",
+        "Scale the reward and the cost to the size of 1 a step: `metacpo check-env` says which one is too large.",
+        1,
+        _too_large,
+    ),
+    Rule(
+        "observations too large",
+        "Misc/ObservationsLeftOut > 0",
+        "The square of an observation is more than float32 holds; it was not normalised, and policies see it clipped.",
+        "Scale that observation to the size of 1, or leave it out: `metacpo check-env` says which one it is.",
+        1,
+        _counted("Misc/ObservationsLeftOut"),
+    ),
+    Rule(
         "critics exploded",
         "Misc/CriticNonFinite > 0",
         "A critic gave values that are not finite; its advantages were returns instead, noisier but right.",
         "Scale the reward or the cost to the size of 1 a step, or take the other critic (estimation.critic).",
         1,
-        _counted("Misc/CriticNonFinite"),
+        _lost("Misc/CriticNonFinite"),
     ),
     Rule(
         "tasks left out",
@@ -179,7 +208,7 @@ RULES = (
         "Tasks without a single valid step, or with a number that is not finite, had no share in the outer update.",
         "See which tasks break all their worlds, and keep the distribution of tasks away from them.",
         1,
-        _counted("Misc/TasksLeftOut"),
+        _lost("Misc/TasksLeftOut"),
     ),
     Rule(
         "inner updates not finite",
@@ -187,15 +216,15 @@ RULES = (
         "Inner updates were rejected because a number was not finite or H singular; these policies did not move.",
         "Raise inner.damping; if that does not help, repeat the iteration with --debug-nans.",
         1,
-        _counted("Misc/NonFiniteUpdates"),
+        _lost("Misc/NonFiniteUpdates"),
     ),
     Rule(
         "outer update not finite",
         "Meta/NonFinite > 0",
-        "A task's meta-gradient, the outer step or the normaliser's new moments were not finite, and were dropped.",
+        "A task's meta-gradient or the outer step was not finite, and was dropped.",
         "Raise outer.damping or take fewer inner steps; --debug-nans stops at the first one.",
         1,
-        _counted("Meta/NonFinite"),
+        _lost("Meta/NonFinite"),
     ),
     Rule(
         "infeasible",

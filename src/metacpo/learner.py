@@ -93,9 +93,9 @@ def init_state(learner: Learner, seed: int) -> TrainState:
     outlook = Outlook(*[jnp.float32(jnp.nan)] * 4)
     m = len(learner.tasks.cost_limit) if learner.algorithm.reads_costs else 0
     return TrainState(
-        theta=policy.init(init_key),
-        knobs=Knobs.init(m, learner.multiplier),
-        normaliser=Normaliser.init(policy.observation_size),
+        theta=policy.init(init_key, jnp.float32),
+        knobs=Knobs.init(m, learner.multiplier, jnp.float32),
+        normaliser=Normaliser.init(policy.observation_size, jnp.float32),
         key=key,
         iteration=jnp.int32(0),
         outlook=outlook,
@@ -117,10 +117,10 @@ def meta_iteration(learner: Learner, state: TrainState) -> tuple[TrainState, dic
     finite = all_finite((theta, knobs))
     theta, knobs = jax.tree.map(partial(jnp.where, finite), (theta, knobs), (state.theta, state.knobs))
     outlook = outlook_of(learner, walk, outer.step)
-    normaliser, known = merged(state.normaliser, walk)
+    normaliser, lost = merged(state.normaliser, walk)
     metrics = adapted_metrics(learner, walk, tasks) | inner_metrics(learner, walk)
     metrics |= outer_metrics(outer, state.outlook, outlook)
-    metrics |= fault_metrics(walk, outer.step, finite & known)
+    metrics |= fault_metrics(walk, outer.step, finite, lost)
     metrics |= knob_metrics(learner, knobs)
     metrics["Train/PolicyStd"] = jnp.mean(jnp.exp(policy.log_std(theta)))
     metrics["Misc/NormaliserDrift"] = drift(state.normaliser, walk)
@@ -254,10 +254,11 @@ def outlook_of(learner: Learner, walk: Walk, outer: StepStats) -> Outlook:
     )
 
 
-def fault_metrics(walk: Walk, outer: StepStats, finite: Bool[Array, ""]) -> dict[str, Array]:
-    """How much was left out because it was not finite; `finite`: the outer update and the normaliser were."""
+def fault_metrics(walk: Walk, outer: StepStats, finite: Bool[Array, ""], lost: Float[Array, ""]) -> dict[str, Array]:
+    """How much was left out because it was not finite; `finite`: the outer update was; `lost`: of the normaliser."""
     row = {
         "Misc/CriticNonFinite": jnp.sum(walk.stats.critic_nonfinite),
+        "Misc/ObservationsLeftOut": lost,
         "Misc/TasksLeftOut": jnp.sum((walk.share == 0).astype(jnp.float32)),
         "Meta/NonFinite": jnp.maximum(outer.nonfinite, 1.0 - finite.astype(jnp.float32)),
     }

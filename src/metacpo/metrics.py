@@ -55,7 +55,7 @@ TAGS = {
     "Meta/Alpha": Tag("1", "Factor of the outer step that the line search chose."),
     "Meta/CGResidual": Tag("1", "Relative residual of conjugate gradients in the outer step."),
     "Meta/Edge": Tag("1", "1 if the outer step's derivative is at an edge where it was bounded."),
-    "Meta/NonFinite": Tag("1", "1 if a meta-gradient, the outer step or the normaliser's was not finite: dropped."),
+    "Meta/NonFinite": Tag("1", "1 if a task's meta-gradient or the outer step was not finite: dropped."),
     "Meta/ReturnPromised": Tag("return", "Change of the adapted return that the outer update before promised."),
     "Meta/ReturnRealised": Tag("return", "Change of the adapted return since then, on other tasks."),
     "Meta/CostPromised": Tag("cost", "Change of the limited adapted cost that the outer update before promised."),
@@ -74,6 +74,7 @@ TAGS = {
     "Misc/NonFiniteUpdates": Tag("updates", "Inner updates rejected because a number was not finite, or H singular."),
     "Misc/CriticNonFinite": Tag("critics", "Critics, one per signal and batch, that were not finite and counted as 0."),
     "Misc/TasksLeftOut": Tag("tasks", "Tasks without a share in the outer update: no valid step, or a bad number."),
+    "Misc/ObservationsLeftOut": Tag("observations", "Observations too large for the normaliser, which did without."),
     "Misc/NormaliserDrift": Tag(
         "1", "Distance of the mean observation to the normaliser's, in its standard deviations."
     ),

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -23,8 +24,8 @@ class Normaliser(eqx.Module):
     var: Float[Array, " O"]
 
     @staticmethod
-    def init(observation_size: int) -> "Normaliser":
-        return Normaliser(jnp.float32(0), jnp.zeros(observation_size), jnp.ones(observation_size))
+    def init(observation_size: int, dtype: Any = float) -> "Normaliser":
+        return Normaliser(jnp.float32(0), jnp.zeros(observation_size, dtype), jnp.ones(observation_size, dtype))
 
     def __call__(self, obs: Float[Array, "*batch O"]) -> Float[Array, "*batch O"]:
         std = jnp.maximum(jnp.sqrt(self.var), STD_FLOOR)
@@ -68,14 +69,14 @@ class GaussianPolicy:
     hidden: tuple[int, ...]
     initial_std: float
 
-    def init(self, key: Key[Array, ""]) -> Float[Array, " n"]:
+    def init(self, key: Key[Array, ""], dtype: Any = float) -> Float[Array, " n"]:
         """LeCun-normal weights, zero biases; a small last layer makes the first actions unbiased."""
         parts = []
         for layer, (fan_in, fan_out) in enumerate(self._shapes):
             scale = 0.1 if layer == len(self._shapes) - 1 else 1.0
-            weight = jax.nn.initializers.lecun_normal()(jax.random.fold_in(key, layer), (fan_in, fan_out))
-            parts += [scale * weight.ravel(), jnp.zeros(fan_out)]
-        return jnp.concatenate([*parts, jnp.full(self.action_size, math.log(self.initial_std))])
+            weight = jax.nn.initializers.lecun_normal()(jax.random.fold_in(key, layer), (fan_in, fan_out), dtype)
+            parts += [scale * weight.ravel(), jnp.zeros(fan_out, dtype)]
+        return jnp.concatenate([*parts, jnp.full(self.action_size, math.log(self.initial_std), dtype)])
 
     def __call__(self, phi: Float[Array, " n"], z: Float[Array, "*batch O"]) -> Gaussian:
         """π_φ(·|s) at normalised observations z."""

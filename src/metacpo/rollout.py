@@ -50,7 +50,9 @@ def rollout(
     reset_keys = jax.random.split(reset_key, episodes)
     start, sound = _without_broken(jax.vmap(env.reset, in_axes=(None, 0))(task, reset_keys))
     noise_shape = (env.episode_length, episodes, env.action_size)
-    noise = jnp.zeros(noise_shape) if deterministic else jax.random.normal(action_key, noise_shape)
+    noise = (
+        jnp.zeros(noise_shape, phi.dtype) if deterministic else jax.random.normal(action_key, noise_shape, phi.dtype)
+    )
 
     def step(carry: tuple[State, Array], eps: Float[Array, "B A"]):
         state, alive = carry

@@ -9,7 +9,10 @@ from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
+
 LARGEST = 2**63  # whole numbers are below it, as in TOML
+SMALLEST = float(np.finfo(np.float32).tiny)  # below it a float32 is 0: compiled programs have no subnormal numbers
 
 
 class ConfigError(Exception):
@@ -104,6 +107,8 @@ def read(kind: Any, value: Any, name: str) -> Any:
         raise ConfigError(f"{name}: {shown(value)} is not a whole number of 64 bits")
     if kind in (int, float) and not _within(value, RANGES[name]):
         raise ConfigError(f"{name}: {shown(value)} is not in {RANGES[name]}")
+    if kind is float and (wrong := not_single(value, RANGES[name])):
+        raise ConfigError(f"{name}: {shown(value)} {wrong}")
     return kind(value)
 
 
@@ -136,6 +141,22 @@ def _within(value: float | int, allowed: str) -> bool:
         return False
     above = value > low if allowed[0] == "(" else value >= low
     return above and (value < high if allowed[-1] == ")" else value <= high)
+
+
+def not_single(value: float | int, allowed: str) -> str | None:
+    """What is wrong with a number where programs compute in float32: it does not lie in the interval there, or is 0
+    though it was not. None if nothing is."""
+    single = single_of(value)
+    if not _within(single, allowed) or (single == 0) != (value == 0):
+        return f"is {single:g} in float32, which is what programs compute in; allowed: {allowed}"
+    return None
+
+
+def single_of(value: float | int) -> float:
+    """The float32 next to a number as a processor has it: infinite above 3.4e38, 0 below 1.2e-38."""
+    with np.errstate(over="ignore", under="ignore"):
+        single = float(np.float32(value))
+    return single if abs(single) >= SMALLEST else 0.0
 
 
 def merged(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

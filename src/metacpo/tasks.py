@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from metacpo.settings import single_of
+
 SPLITS = ("train", "held-out", "shifted")
 LIMIT = 0x1107  # folded into a task's key for its limit; its parameters have the key itself
 
@@ -66,7 +68,7 @@ class TaskDistribution:
         low, high = self.limit_factors
         if low != high:
             factor_key = jax.random.fold_in(key, LIMIT)
-            limit = limit * jax.random.uniform(factor_key, (), minval=low, maxval=high)
+            limit = limit * jax.random.uniform(factor_key, (), jnp.float32, minval=low, maxval=high)
         else:
             limit = low * limit
         return Task(limit, sampler(key))
@@ -87,6 +89,8 @@ class TaskDistribution:
             number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
             if not field.low <= number <= field.high:
                 raise TaskError(f"task.{name}: {value!r} is not in [{field.low:g}, {field.high:g}] {field.unit}")
+            if math.isinf(single_of(number)):
+                raise TaskError(f"task.{name}: {value!r} is infinite in float32, which is what programs compute in")
             if field.whole and number != round(number):
                 raise TaskError(f"task.{name}: {value!r} is not a whole number of {field.unit}")
         arrays = {name: jnp.asarray(value, jnp.float32) for name, value in values.items()}

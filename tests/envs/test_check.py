@@ -125,6 +125,20 @@ def test_each_fault_is_found_by_its_name(fault):
     assert all("\n" not in str(finding) for finding in findings)
 
 
+@pytest.mark.parametrize(
+    ("words", "change"),
+    [
+        ("obs[1] goes to 1e+30", put("obs", lambda s: s.obs.at[1].set(1e30))),
+        ("reward adds up to inf", put("reward", lambda s: jnp.float32(1e38))),
+        (" adds up to ", put("cost", lambda s: jnp.full_like(s.cost, 1e19))),
+    ],
+)
+def test_what_is_finite_alone_but_not_in_a_sum_or_a_square_is_too_large(words, change):
+    found = {finding.name: finding for finding in check(broken(step=change)) if finding.fatal}
+    assert list(found) == ["too-large"] and words in str(found["too-large"])
+    assert not [finding for finding in check(Good()) if finding.fatal]
+
+
 def test_a_good_environment_passes():
     assert check(Good()) == []
     require(Good())

@@ -252,6 +252,7 @@ def test_the_limit_is_the_tasks_or_the_given_one():
         ({"split": "test"}, r"split: 'test' is not one of train, held-out, shifted"),
         ({"split": "train", "task": {}}, "task, split: give one"),
         ({"cost_limit": -1.0}, r"cost_limit: -1.0 is not in \[0, inf\)"),
+        ({"cost_limit": 1e39}, r"cost_limit: 1e\+39 is inf in float32"),
         ({"cost_limit": float("nan")}, r"cost_limit: nan is not in \[0, inf\)"),
         (
             {"cost_limit": (1.0, 2.0)},

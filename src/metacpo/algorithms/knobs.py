@@ -1,6 +1,6 @@
 """What an inner loop carries beside the policy, and may meta-learn the first value of."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -25,9 +25,9 @@ class Knobs(eqx.Module):
     log_scale: Float[Array, "*M"]
 
     @staticmethod
-    def init(m: int, multiplier: float = 1.0) -> "Knobs":
+    def init(m: int, multiplier: float = 1.0, dtype: Any = float) -> "Knobs":
         """Before anything was seen."""
-        return Knobs(jnp.full(m, multiplier, float), jnp.zeros(m, float), jnp.zeros((), float))
+        return Knobs(jnp.full(m, multiplier, dtype), jnp.zeros(m, dtype), jnp.zeros((), dtype))
 
 
 def pack(theta: Float[Array, " n"], knobs: Knobs, learned: tuple[KnobName, ...]) -> Float[Array, " k"]:

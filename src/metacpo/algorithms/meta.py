@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Key
 
 from metacpo.algorithms.knobs import KnobName, Knobs, extended, pack, unpack
 from metacpo.algorithms.meta_gradient import Gradient, Held, MetaObjective, Walk
-from metacpo.algorithms.rule import LossAndCosts, Rule, StepStats, composed, line_search, update
+from metacpo.algorithms.rule import LossAndCosts, Rule, StepStats, composed, line_search, none_where, update
 from metacpo.algorithms.signal import Signal
 from metacpo.algorithms.trust_region import contrast_gradients, metric
 from metacpo.estimation import Batch, kl
@@ -125,9 +125,10 @@ def meta_update(
     H = extended(metric(policy, theta, states, region), packed, theta.shape[0])
     # Through inner steps the noise is not measured, which would take as many more passes back. That of pooled data is.
     contrasts = None if K else _contrasts(policy, theta, states, found.b)
-    signal = Signal.full(found.G.shape[0]) if K else None
+    signal = Signal.full(found.G.shape[0], theta.dtype) if K else None
     data = LossAndCosts(found.g, found.b, found.G, H, contrasts)
     proposed = composed(data, weights, jnp.ones((), theta.dtype), signal, algorithm.outer)
+    proposed = none_where(~jnp.any(found.share > 0), proposed)  # no constraint is not the same as no task
 
     def divergence(new: Float[Array, " k"]) -> Float[Array, ""]:
         return kl(policy, theta, unpack(new, knobs, learned)[0], states)

@@ -146,6 +146,14 @@ def composed(
     return Proposed(proposal, weights, delta, signal, jnp.where(s > 0, 1 / jnp.where(s > 0, s, 1), 0))
 
 
+def none_where(nothing: Bool[Array, ""], proposed: Proposed) -> Proposed:
+    """The proposal, or INVALID and no step where there is nothing that it could be made of."""
+    old = proposed.proposal
+    step, residual = jnp.where(nothing, 0, old.step), jnp.where(nothing, 1, old.residual)
+    void = Proposal(step, jnp.where(nothing, jnp.int32(Case.INVALID), old.case), residual, old.edge & ~nothing)
+    return eqx.tree_at(lambda p: p.proposal, proposed, void)
+
+
 def update(
     policy: GaussianPolicy, phi: Float[Array, " n"], knobs: Knobs, batch: Batch, rule: Rule
 ) -> tuple[Float[Array, " n"], Knobs, StepStats]:
@@ -183,8 +191,8 @@ def line_search(
         if rule.move.searched:
             verdict = acceptable(proposed, before, after, distance, rule.move.limits)
         else:
-            verdict = jnp.all(jnp.isfinite(new)) & jnp.isfinite(distance) & (proposal.case != Case.INVALID)
-        return verdict, (after, distance)
+            verdict = jnp.all(jnp.isfinite(new)) & jnp.isfinite(distance)
+        return verdict & (proposal.case != Case.INVALID), (after, distance)
 
     ratio, most = jnp.asarray(rule.region.backtrack_ratio, phi.dtype), rule.region.backtracks
     alpha, accepted, _, (after, distance) = backtrack(trial, ratio, most if rule.move.searched else 0)

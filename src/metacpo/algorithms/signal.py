@@ -13,6 +13,8 @@ q̂ − N = ĝ_1ᵀH⁻¹ĝ_2 is q without it, and 1 − N/q̂ the share that is
   `debiasing` mends this by James and Stein's shrinkage.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -32,9 +34,9 @@ class Signal(eqx.Module):
     cost: Float[Array, "*M m"]
 
     @staticmethod
-    def full(m: int) -> "Signal":
+    def full(m: int, dtype: Any = float) -> "Signal":
         """No noise, or nothing known of it."""
-        return Signal(jnp.ones(()), jnp.ones(m))
+        return Signal(jnp.ones((), dtype), jnp.ones(m, dtype))
 
 
 def trust(share: Float[Array, "*m"]) -> Float[Array, "*m"]:

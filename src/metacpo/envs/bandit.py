@@ -48,7 +48,7 @@ class Bandit:
 
     def reset(self, task: Task, key: Key[Array, ""]) -> State:
         """Every episode starts alike."""
-        return self._state(jnp.zeros(2), jnp.float32(0), jnp.zeros(1), jnp.int32(0))
+        return self._state(jnp.zeros(2, jnp.float32), jnp.float32(0), jnp.zeros(1, jnp.float32), jnp.int32(0))
 
     def step(self, task: Task, state: State, action: Point) -> State:
         """The one step."""
@@ -61,7 +61,7 @@ class Bandit:
     def _state(self, action: Point, reward: Float[Array, ""], cost: Float[Array, " 1"], steps: Array) -> State:
         return State(
             world=action,
-            obs=jnp.zeros(1),
+            obs=jnp.zeros(1, jnp.float32),
             reward=reward,
             cost=cost,
             terminated=steps >= 1,
@@ -113,10 +113,11 @@ def _draw(key: Key[Array, ""], distance: tuple[float, float], over: tuple[float,
     """g uniform on the ring (by area) between two distances from 0; n as far as a right angle off g's direction;
     g lies uniformly `over` metres behind the edge (before it where negative)."""
     far, turn, lean, behind = jax.random.split(key, 4)
-    radius = jnp.sqrt(jax.random.uniform(far, (), minval=distance[0] ** 2, maxval=distance[1] ** 2))
-    angle = jax.random.uniform(turn, (), minval=-math.pi, maxval=math.pi)
-    edge = angle + jax.random.uniform(lean, (), minval=-math.pi / 2, maxval=math.pi / 2)
+    radius = jnp.sqrt(jax.random.uniform(far, (), jnp.float32, minval=distance[0] ** 2, maxval=distance[1] ** 2))
+    angle = jax.random.uniform(turn, (), jnp.float32, minval=-math.pi, maxval=math.pi)
+    edge = angle + jax.random.uniform(lean, (), jnp.float32, minval=-math.pi / 2, maxval=math.pi / 2)
     x, y = radius * jnp.cos(angle), radius * jnp.sin(angle)
-    place = x * jnp.cos(edge) + y * jnp.sin(edge) - jax.random.uniform(behind, (), minval=over[0], maxval=over[1])
+    overshoot = jax.random.uniform(behind, (), jnp.float32, minval=over[0], maxval=over[1])
+    place = x * jnp.cos(edge) + y * jnp.sin(edge) - overshoot
     edge = jnp.mod(edge + math.pi, 2 * math.pi) - math.pi
     return {"goal_x": x, "goal_y": y, "edge_angle": edge, "edge_place": place}

@@ -98,12 +98,13 @@ class PointButton:
         """Robot at rest, objects round it, one of the buttons lit, the timer at 0."""
         where, turn, which, goals = jax.random.split(key, 4)
         robot, buttons, hazards = _place(task.params, where)
-        heading = jax.random.uniform(turn, (1,), maxval=2 * math.pi)
+        heading = jax.random.uniform(turn, (1,), jnp.float32, maxval=2 * math.pi)
         start = self.robot.start(robot, heading)
-        physics = self.physics.reset(start, jnp.zeros(self.robot.velocities), _spheres(task.params, buttons))
+        at_rest = jnp.zeros(self.robot.velocities, jnp.float32)
+        physics = self.physics.reset(start, at_rest, _spheres(task.params, buttons))
         goal = _light(which, task.params)
         world = ButtonWorld(physics, buttons, hazards, goal, jnp.int32(0), goals)
-        return self._state(task, world, jnp.float32(0), jnp.zeros(2), jnp.int32(0))
+        return self._state(task, world, jnp.float32(0), jnp.zeros(2, jnp.float32), jnp.int32(0))
 
     def step(self, task: Task, state: State, action: Float[Array, " 2"]) -> State:
         """One step of 0.02 s: motion, reward and costs for the goal that was lit, then perhaps another goal."""
@@ -196,13 +197,14 @@ def _present(params: dict[str, Float[Array, ""]], what: str) -> Bool[Array, " k"
 
 def _light(key: Key[Array, ""], params: dict[str, Float[Array, ""]]) -> Int32[Array, ""]:
     """One of the task's buttons; it may be the one that was lit before."""
-    return jax.random.randint(key, (), 0, params["buttons"].astype(jnp.int32))
+    return jax.random.randint(key, (), 0, params["buttons"].astype(jnp.int32), jnp.int32)
 
 
 def _spheres(params: dict[str, Float[Array, ""]], buttons: Float[Array, "b 2"]) -> Float[Array, "b 3"]:
     """The buttons' centres in the physics: on the floor, or far below it."""
     there = _present(params, "buttons") & jnp.all(jnp.isfinite(buttons), axis=-1)
-    aside = jnp.stack([jnp.arange(BUTTONS, dtype=jnp.float32), jnp.zeros(BUTTONS), jnp.full(BUTTONS, BELOW)], axis=1)
+    numbers = jnp.arange(BUTTONS, dtype=jnp.float32)
+    aside = jnp.stack([numbers, jnp.zeros_like(numbers), jnp.full_like(numbers, BELOW)], axis=1)
     return jnp.where(there[:, None], jnp.pad(buttons, ((0, 0), (0, 1)), constant_values=BUTTON_SIZE), aside)
 
 
@@ -212,7 +214,7 @@ def _place(
     """Robot first, then buttons, then hazards, as upstream does."""
     first, rest = jax.random.split(key)
     half = params["extent"] - ROBOT_KEEP_OUT
-    robot = half * jax.random.uniform(first, (2,), minval=-1.0, maxval=1.0)
+    robot = half * jax.random.uniform(first, (2,), jnp.float32, minval=-1.0, maxval=1.0)
     present = jnp.concatenate([_present(params, "buttons"), _present(params, "hazards")])
     objects = place(rest, params["extent"], KEEP_OUT, present, robot[None], ROBOT_KEEP_OUT)
     return robot, objects[:BUTTONS], objects[BUTTONS:]
@@ -234,6 +236,6 @@ def _check(params: dict[str, Float[Array, ""]]) -> None:
 def _draw(key: Key[Array, ""], extent: Range, buttons: tuple[int, int], more: int) -> dict[str, Float[Array, ""]]:
     """Extent uniform, number of buttons uniform with both ends, `more` hazards than buttons."""
     first, second = jax.random.split(key)
-    count = jax.random.randint(second, (), buttons[0], buttons[1] + 1).astype(jnp.float32)
-    half = jax.random.uniform(first, (), minval=extent[0], maxval=extent[1])
+    count = jax.random.randint(second, (), buttons[0], buttons[1] + 1, jnp.int32).astype(jnp.float32)
+    half = jax.random.uniform(first, (), jnp.float32, minval=extent[0], maxval=extent[1])
     return {"extent": half, "buttons": count, "hazards": count + more}

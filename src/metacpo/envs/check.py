@@ -19,6 +19,7 @@ from metacpo.tasks import SPLITS, Task, TaskError
 
 WORLDS = 4
 TASKS = 8  # of each split, for what the distribution draws
+LARGEST = 1.8e19  # its square is where float32 ends
 FLOATS = ("obs", "reward", "cost")
 
 
@@ -161,6 +162,7 @@ def _episodes(env: Environment) -> Iterator[Finding]:
             if len(bad):
                 where = env.cost_names[bad[0][2]] if name == "cost" else name
                 yield Finding(f"nan-{name}", f"{where} is not finite at step {bad[0][0]} of a {split} task")
+        yield from _too_large(env, seen, lives, split)
         negative = np.argwhere((seen.cost < 0) & lives[..., None])
         if len(negative):
             name = env.cost_names[negative[0][2]]
@@ -170,6 +172,19 @@ def _episodes(env: Environment) -> Iterator[Finding]:
         if np.any((seen.steps != np.arange(T + 1)[:, None]) & lives):
             yield Finding("steps", f"State.steps must count 0 to {T}; it goes to {seen.steps[-1].tolist()}")
         yield from _ends(seen, T)
+
+
+def _too_large(env: Environment, seen: Episode, lives: np.ndarray, split: str) -> Iterator[Finding]:
+    """Numbers that are finite, but not their squares, or not those of what they add up to in an episode."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = {"reward": np.where(lives, seen.reward, 0).sum(axis=0)}
+        sums |= {name: np.where(lives, seen.cost[..., j], 0).sum(axis=0) for j, name in enumerate(env.cost_names)}
+    sizes = {f"{name} adds up to": np.abs(x).max() for name, x in sums.items()}
+    sizes |= {f"obs[{i}] goes to": np.abs(seen.obs[..., i][lives]).max() for i in range(seen.obs.shape[-1])}
+    for words, size in sizes.items():
+        if size > LARGEST and all(np.all(np.isfinite(getattr(seen, name))) for name in FLOATS):
+            text = f"{words} {size:.3g} ({split}), whose square is more than float32 holds; scale it to about 1"
+            yield Finding("too-large", text)
 
 
 def _ends(seen: Episode, T: int) -> Iterator[Finding]:
@@ -239,7 +254,7 @@ def _player(env: Environment) -> Callable[[Task, Key[Array, ""]], Episode]:
         reset_key, action_key = jax.random.split(key)
         start = jax.vmap(env.reset, in_axes=(None, 0))(task, jax.random.split(reset_key, WORLDS))
         shape = (env.episode_length, WORLDS, env.action_size)
-        actions = jax.random.uniform(action_key, shape, minval=-1.0, maxval=1.0)
+        actions = jax.random.uniform(action_key, shape, jnp.float32, minval=-1.0, maxval=1.0)
 
         def step(state: State, action: Array):
             state = jax.vmap(env.step, in_axes=(None, 0, 0))(task, state, action)

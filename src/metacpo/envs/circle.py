@@ -79,9 +79,9 @@ class Circle:
     def reset(self, task: Task, key: Key[Array, ""]) -> State:
         """Start at rest, uniform in [-0.2, 0.2]² with uniform heading."""
         place, turn = jax.random.split(key)
-        xy = jax.random.uniform(place, (2,), minval=-START_EXTENT, maxval=START_EXTENT)
-        heading = jax.random.uniform(turn, (1,), maxval=2 * math.pi)
-        physics = self.physics.reset(self.robot.start(xy, heading), jnp.zeros(self.robot.velocities))
+        xy = jax.random.uniform(place, (2,), jnp.float32, minval=-START_EXTENT, maxval=START_EXTENT)
+        heading = jax.random.uniform(turn, (1,), jnp.float32, maxval=2 * math.pi)
+        physics = self.physics.reset(self.robot.start(xy, heading), jnp.zeros(self.robot.velocities, jnp.float32))
         return self._state(task, physics, jnp.int32(0), moved=False)
 
     def step(self, task: Task, state: State, action: Float[Array, " 2"]) -> State:
@@ -108,7 +108,7 @@ class Circle:
             world=physics,
             obs=obs,
             reward=circle_reward(position, velocity, task.params["radius"]) if moved else jnp.float32(0),
-            cost=wall_cost(position, task.params["wall"])[None] if moved else jnp.zeros(1),
+            cost=wall_cost(position, task.params["wall"])[None] if moved else jnp.zeros(1, jnp.float32),
             terminated=jnp.bool_(False),
             truncated=steps >= EPISODE_LENGTH,
             steps=steps,
@@ -128,6 +128,6 @@ def circle_reward(
 def draw_circle(key: Key[Array, ""], radius: Range, ratio: Range) -> dict[str, Float[Array, ""]]:
     """R uniform in `radius`, d = u·R with u uniform in `ratio`, rounded to the millimetre as upstream does."""
     first, second = jax.random.split(key)
-    R = jax.random.uniform(first, (), minval=radius[0], maxval=radius[1])
-    u = jax.random.uniform(second, (), minval=ratio[0], maxval=ratio[1])
+    R = jax.random.uniform(first, (), jnp.float32, minval=radius[0], maxval=radius[1])
+    u = jax.random.uniform(second, (), jnp.float32, minval=ratio[0], maxval=ratio[1])
     return {"radius": R, "wall": jnp.round(u * R, 3)}

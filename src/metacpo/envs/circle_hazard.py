@@ -128,13 +128,13 @@ def _present(params: dict[str, Float[Array, ""]]) -> Bool[Array, " h"]:
 
 
 def _place(params: dict[str, Float[Array, ""]], start: Float[Array, " 2"], key: Key[Array, ""]) -> Float[Array, "h 2"]:
-    foot = params["wall"] * jnp.array([1.0, 0.0])
-    taken = jnp.stack([start, jnp.zeros(2), foot, -foot])
+    foot = params["wall"] * jnp.array([1.0, 0.0], jnp.float32)
+    taken = jnp.stack([start, jnp.zeros(2, jnp.float32), foot, -foot])
     return place(key, params["extent"], KEEP_OUT, _present(params), taken)
 
 
 def _round_the_centre(params: dict[str, Float[Array, ""]], key: Key[Array, ""]) -> Float[Array, "h 2"]:
-    return _place(params, jnp.zeros(2), key)
+    return _place(params, jnp.zeros(2, jnp.float32), key)
 
 
 def _check(params: dict[str, Float[Array, ""]]) -> None:
@@ -150,5 +150,5 @@ def _draw(
 ) -> dict[str, Float[Array, ""]]:
     """The Circle's draw and a number of hazards, uniform with both ends."""
     circle, number = jax.random.split(key)
-    count = jax.random.randint(number, (), hazards[0], hazards[1] + 1).astype(jnp.float32)
+    count = jax.random.randint(number, (), hazards[0], hazards[1] + 1, jnp.int32).astype(jnp.float32)
     return draw_circle(circle, radius, ratio) | {"hazards": count, "extent": jnp.float32(extent)}

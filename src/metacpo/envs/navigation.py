@@ -62,9 +62,9 @@ class Navigation:
 
     def reset(self, task: Task, key: Key[Array, ""]) -> State:
         """At rest, uniform in a square of 0.2 m round (−1.2, 0)."""
-        shift = jax.random.uniform(key, (2,), minval=-START_EXTENT, maxval=START_EXTENT)
-        place = jnp.asarray(START) + shift
-        return _state(task, place, jnp.zeros(2), jnp.float32(0), jnp.zeros(1), jnp.int32(0))
+        shift = jax.random.uniform(key, (2,), jnp.float32, minval=-START_EXTENT, maxval=START_EXTENT)
+        place = jnp.asarray(START, jnp.float32) + shift
+        return _state(task, place, jnp.zeros(2, jnp.float32), jnp.float32(0), jnp.zeros(1, jnp.float32), jnp.int32(0))
 
     def step(self, task: Task, state: State, action: Float[Array, " 2"]) -> State:
         """One step of 0.05 s."""
@@ -150,6 +150,6 @@ def _draw(key: Key[Array, ""], goal_y: tuple[float, float], radius: tuple[float,
     }
     keys = jax.random.split(key, len(ranges))
     return {
-        name: jax.random.uniform(k, (), minval=low, maxval=high)
+        name: jax.random.uniform(k, (), jnp.float32, minval=low, maxval=high)
         for k, (name, (low, high)) in zip(keys, ranges.items(), strict=True)
     }

@@ -57,7 +57,7 @@ class Step(NamedTuple):
 
 def at_rest(key: Key[Array, ""], params: Params, qpos0: Float[Array, " nq"], nv: int) -> tuple[Array, Array]:
     """The MJCF's own pose, every coordinate shaken by up to 0.01 (a quaternion is normalised by MuJoCo), at rest."""
-    return qpos0 + jax.random.uniform(key, qpos0.shape, minval=-0.01, maxval=0.01), jnp.zeros(nv)
+    return qpos0 + jax.random.uniform(key, qpos0.shape, qpos0.dtype, -0.01, 0.01), jnp.zeros(nv, qpos0.dtype)
 
 
 def never(now: Moment) -> Array:
@@ -114,7 +114,7 @@ class OwnRobot:
         model = self.physics.model
         qpos, qvel = self.start(key, task.params, jnp.asarray(model.qpos0, jnp.float32), model.nv)
         physics, steps = self.physics.reset(qpos, qvel), jnp.int32(0)
-        return self._state(task, physics, jnp.float32(0), jnp.zeros(len(self.costs)), steps)
+        return self._state(task, physics, jnp.float32(0), jnp.zeros(len(self.costs), jnp.float32), steps)
 
     def step(self, task: Task, state: State, action: Float[Array, " A"]) -> State:
         """`substeps` MuJoCo steps under one control."""

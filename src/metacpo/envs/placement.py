@@ -41,7 +41,7 @@ def place(
     def again(carry: tuple[Array, Array, Array, Array]) -> Bool[Array, ""]:
         return ~carry[2] & (carry[3] < BEGINNINGS)
 
-    start = (key, jnp.zeros((present.shape[0], 2)), jnp.bool_(False), jnp.int32(0))
+    start = (key, jnp.zeros((present.shape[0], 2), jnp.float32), jnp.bool_(False), jnp.int32(0))
     _, places, found, _ = jax.lax.while_loop(again, attempt, start)
     return jnp.where(found, places, jnp.nan)
 
@@ -58,7 +58,7 @@ def _layout(
 
     The draws are one stream, and every object takes the first that is still free.
     """
-    draws = half * jax.random.uniform(key, (DRAWS, 2), minval=-1.0, maxval=1.0)
+    draws = half * jax.random.uniform(key, (DRAWS, 2), jnp.float32, minval=-1.0, maxval=1.0)
     free = jnp.all(_squared(draws[:, None] - taken) >= from_taken**2, axis=1)
 
     def one(free: Bool[Array, " draws"], here: Bool[Array, ""]):

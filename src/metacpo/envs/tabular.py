@@ -88,15 +88,15 @@ class TollGates:
     def reset(self, task: Task, key: Key[Array, ""]) -> State:
         """In a cell drawn from the model's start."""
         key, place = jax.random.split(key)
-        cell = jax.random.categorical(place, jnp.log(model(task).start))
-        return _state(Walker(cell, key), jnp.float32(0), jnp.zeros(1), jnp.int32(0))
+        cell = _categorical(place, jnp.log(model(task).start))
+        return _state(Walker(cell, key), jnp.float32(0), jnp.zeros(1, jnp.float32), jnp.int32(0))
 
     def step(self, task: Task, state: State, action: Float[Array, " A"]) -> State:
         """One move. Each step splits the walk's key: two parts are used up, one is passed on."""
         key, choose, move = jax.random.split(state.world.key, 3)
         P, r, c, _ = model(task)
-        cell, a = state.world.cell, jax.random.categorical(choose, action)
-        walker = Walker(jax.random.categorical(move, jnp.log(P[cell, a])), key)
+        cell, a = state.world.cell, _categorical(choose, action)
+        walker = Walker(_categorical(move, jnp.log(P[cell, a])), key)
         return _state(walker, r[cell, a], c[cell, a][None], state.steps + 1)
 
     def position(self, state: State) -> Float[Array, "*batch 2"]:
@@ -110,7 +110,11 @@ def model(task: Task) -> Model:
     slip = task.params["slip"]
     moved = jnp.asarray(np.eye(S)[NEXT], slip.dtype)
     P = (1.0 - slip) * moved + slip * jnp.mean(moved, axis=1, keepdims=True)
-    toll = jnp.zeros(S).at[jnp.asarray(list(GATES.values()))].set(jnp.stack([task.params[name] for name in GATES]))
+    toll = (
+        jnp.zeros(S, slip.dtype)
+        .at[jnp.asarray(list(GATES.values()))]
+        .set(jnp.stack([task.params[name] for name in GATES]))
+    )
     goal, first = (jnp.asarray(np.eye(S)[cell], slip.dtype) for cell in (GOAL, START))
     return Model(P, jnp.broadcast_to(goal[:, None], (S, A)), jnp.broadcast_to(toll[:, None], (S, A)), first)
 
@@ -167,11 +171,16 @@ def optimal_value(task: Task, cost_limit: float) -> tuple[float, np.ndarray]:
     return float(-solution.fun), policy
 
 
+def _categorical(key: Key[Array, ""], logits: Float[Array, " k"]) -> Int32[Array, ""]:
+    """A draw; of 32 bits also where JAX counts with 64."""
+    return jax.random.categorical(key, logits).astype(jnp.int32)
+
+
 def _state(walker: Walker, reward: Float[Array, ""], cost: Float[Array, " 1"], steps: Int32[Array, ""]) -> State:
     passed = steps.astype(jnp.float32) / HORIZON
     return State(
         world=walker,
-        obs=jnp.append(jax.nn.one_hot(walker.cell, S), passed),
+        obs=jnp.append(jax.nn.one_hot(walker.cell, S, dtype=jnp.float32), passed),
         reward=reward,
         cost=cost,
         terminated=jnp.bool_(False),
@@ -183,12 +192,12 @@ def _state(walker: Walker, reward: Float[Array, ""], cost: Float[Array, " 1"], s
 def _draw(key: Key[Array, ""], middle: tuple[float, float], slip: tuple[float, float]) -> dict[str, Array]:
     """Straight on costs `middle`; of the detours one, drawn by lot, is nearly free, and the other is dear."""
     side, straight, cheap, dear, slippery = jax.random.split(key, 5)
-    open_toll = jax.random.uniform(cheap, (), maxval=0.1)
-    shut_toll = jax.random.uniform(dear, (), minval=0.3, maxval=0.8)
+    open_toll = jax.random.uniform(cheap, (), jnp.float32, maxval=0.1)
+    shut_toll = jax.random.uniform(dear, (), jnp.float32, minval=0.3, maxval=0.8)
     low_is_open = jax.random.bernoulli(side)
     return {
         "toll_low": jnp.where(low_is_open, open_toll, shut_toll),
-        "toll_middle": jax.random.uniform(straight, (), minval=middle[0], maxval=middle[1]),
+        "toll_middle": jax.random.uniform(straight, (), jnp.float32, minval=middle[0], maxval=middle[1]),
         "toll_high": jnp.where(low_is_open, shut_toll, open_toll),
-        "slip": jax.random.uniform(slippery, (), minval=slip[0], maxval=slip[1]),
+        "slip": jax.random.uniform(slippery, (), jnp.float32, minval=slip[0], maxval=slip[1]),
     }

@@ -12,6 +12,7 @@ from gymnasium.error import ResetNeeded
 from jaxtyping import Array, Bool, Float32, Float64, Key, PyTree, UInt32
 
 from metacpo.envs.base import Environment, State
+from metacpo.settings import not_single
 from metacpo.tasks import Task, TaskDistribution, TaskError
 
 CostLimit = float | int | Sequence[float | int] | None
@@ -140,4 +141,6 @@ def _limit(cost_limit: CostLimit, names: tuple[str, ...]) -> CostLimit:
     for limit in limits:
         if not 0 <= limit < float("inf"):
             raise TaskError(f"cost_limit: {limit!r} is not in [0, inf)")
+        if wrong := not_single(limit, "[0, inf)"):
+            raise TaskError(f"cost_limit: {limit!r} {wrong}")
     return cost_limit

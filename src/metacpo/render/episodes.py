@@ -93,7 +93,7 @@ def record(learner: Learner, state: TrainState, phi: Float[Array, " n"], task: T
     env, policy = learner.env, learner.policy
     reset_key, action_key = jax.random.split(key)
     start = env.reset(task, jax.random.split(reset_key, 1)[0])
-    noise = jax.random.normal(action_key, (env.episode_length, 1, env.action_size))
+    noise = jax.random.normal(action_key, (env.episode_length, 1, env.action_size), jnp.float32)
 
     def step(carry: tuple[State, Array], eps: Float[Array, "1 A"]):
         before, alive = carry

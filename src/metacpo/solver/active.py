@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from metacpo.solver.pivots import positive_multipliers
-from metacpo.solver.small import factor
+from metacpo.solver.small import factor, like
 
 SEARCH_LIMIT = 60  # evaluations of |x|² in each search; random problems need about 4, bisection alone about 50
 
@@ -72,7 +72,7 @@ def bind(p: Small) -> tuple[Found, Bool[Array, ""]]:
 
     shortest, _, C = evaluate(jnp.zeros_like(p.q))
     infeasible = shortest.empty | (C > 1)
-    start = Found(shortest.rows, jnp.zeros_like(p.q), jnp.asarray(False), shortest.count, shortest.converged)
+    start = Found(shortest.rows, jnp.zeros_like(p.q), like(p.q, False), shortest.count, shortest.converged)
 
     def step(s: _State) -> _State:
         pivots, A, C = evaluate(s.point)
@@ -117,7 +117,8 @@ def soften(p: Small, infeasible: Bool[Array, ""], kappa: Float[Array, ""]) -> Fo
     bound = 1 / floor
     # |x| = 1 at λ = |Bᵀ W(c + Bx)₊| ≤ Σ w_j (c_j + 1)₊.
     highest = jnp.sum(jnp.where(p.allowed, p.w * jnp.maximum(p.c / kappa + 1 / kappa, 0), 0))
-    nothing = Found(jnp.zeros_like(p.allowed), jnp.ones_like(highest), jnp.asarray(False), jnp.int32(0), ~infeasible)
+    none, count = jnp.zeros_like(p.allowed), like(highest, 0)
+    nothing = Found(none, jnp.ones_like(highest), like(highest, False), count, ~infeasible)
     # The search is for 1/λ, with which |x|² grows.
     found = _search(step, 1 / jnp.maximum(highest, floor), bound, ~infeasible, nothing)
     return eqx.tree_at(lambda f: f.scalar, found, 1 / found.scalar)
@@ -126,7 +127,7 @@ def soften(p: Small, infeasible: Bool[Array, ""], kappa: Float[Array, ""]) -> Fo
 def _search(step, point, bound: float, done, found: Found) -> Found:
     """`step` until it is done, from `point` on, for the root in (0, bound]."""
     zero, high = jnp.zeros_like(point), jnp.full_like(point, bound)
-    state = _State(point, zero, high, jnp.int32(0), done, found)
+    state = _State(point, zero, high, like(point, 0), done, found)
     return jax.lax.while_loop(lambda s: ~s.done & (s.evaluations < SEARCH_LIMIT), step, state).found
 
 

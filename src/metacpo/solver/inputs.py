@@ -26,16 +26,19 @@ def finite_inputs(problem: Problem) -> Inputs:
 
     m = 0 is one constraint that asks nothing: b = 0, c = −1.
     """
-    g, b, c = problem.g, problem.b, problem.c
+    g = problem.g
+    b, c = problem.b.astype(g.dtype), problem.c.astype(g.dtype)
+    weight = None if problem.weight is None else problem.weight.astype(g.dtype)
     delta = jnp.asarray(problem.delta, g.dtype)
     if c.shape[0] == 0:
         b, c = jnp.zeros_like(g)[None], -jnp.ones_like(delta)[None]
     finite = jnp.all(jnp.isfinite(g)) & jnp.all(jnp.isfinite(b)) & jnp.all(jnp.isfinite(c))
     finite = finite & jnp.isfinite(delta) & (delta > 0)
-    weight = jnp.ones_like(c)
-    if problem.weight is not None and c.shape[0] == problem.weight.shape[0]:
-        usable = jnp.all(jnp.isfinite(problem.weight)) & jnp.all(problem.weight > 0)
-        finite, weight = finite & usable, jnp.where(usable, problem.weight, 1)
+    if weight is None or weight.shape != c.shape:  # m = 0
+        weight = jnp.ones_like(c)
+    else:
+        usable = jnp.all(jnp.isfinite(weight)) & jnp.all(weight > 0)
+        finite, weight = finite & usable, jnp.where(usable, weight, 1)
     return Inputs(
         g=jnp.where(finite, g, 0),
         b=jnp.where(finite, b, 0),

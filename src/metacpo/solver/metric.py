@@ -1,17 +1,18 @@
 """H⁻¹ times a few vectors without ever building H."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from metacpo.solver.adjoint import Adjoint, Implicit, Unrolled
+from metacpo.solver.arguments import Product, product
+from metacpo.solver.small import like
 
 Operator = lx.AbstractLinearOperator
-Product = Callable[[Float[Array, " n"]], Float[Array, " n"]]
 
 
 class CGSettings(eqx.Module):
@@ -31,25 +32,28 @@ class CGSettings(eqx.Module):
 
 
 class Solved(eqx.Module):
-    """Vectors v_i with y_i ≈ H⁻¹v_i, Hy_i (constant under differentiation), and the iterations that each y_i took."""
+    """Vectors v_i with y_i ≈ H⁻¹v_i, Hy_i (constant under differentiation), the iterations that each y_i took, and
+    whether these met only positive curvature: a y_i without it is no H⁻¹v_i of a metric."""
 
     v: Float[Array, "k n"]
     y: Float[Array, "k n"]
     hy: Float[Array, "k n"]
     iterations: Int[Array, " k"]
+    definite: Bool[Array, " k"]
 
     @staticmethod
     def of(metric: Operator | None, v: Float[Array, "k n"], settings: CGSettings) -> "Solved":
         """One batched solve for all rows of v, scaled to size 1 meanwhile: squares of large numbers overflow."""
         size = row_sizes(v)
-        y, hy, iterations = inverse_times(metric, v / size[:, None], settings, Implicit())
-        return Solved(v, y * size[:, None], hy * size[:, None], iterations)
+        y, hy, iterations, definite = inverse_times(metric, v / size[:, None], settings, Implicit())
+        return Solved(v, y * size[:, None], hy * size[:, None], iterations, definite)
 
     def combined(self, weights: Float[Array, "j k"]) -> "Solved":
         """The same for weights·v: H⁻¹ is linear, so that nothing is solved again."""
         v, y, hy = (jnp.matmul(weights, x, precision=jax.lax.Precision.HIGHEST) for x in (self.v, self.y, self.hy))
         iterations = jnp.full(weights.shape[0], jnp.max(self.iterations))
-        return Solved(v, y, jax.lax.stop_gradient(hy), iterations)
+        definite = jnp.full(weights.shape[0], jnp.all(self.definite))
+        return Solved(v, y, jax.lax.stop_gradient(hy), iterations, definite)
 
     def products(self, size: Float[Array, " k"] | float = 1.0) -> Float[Array, "k k"]:
         """v_iᵀH⁻¹v_j, of rows divided by `size`."""
@@ -58,8 +62,8 @@ class Solved(eqx.Module):
 
     @property
     def residual(self) -> Float[Array, ""]:
-        """The largest ‖v_i − Hy_i‖₂/‖v_i‖₂; NaN where a number is not finite."""
-        known = jnp.all(jnp.isfinite(self.v)) & jnp.all(jnp.isfinite(self.hy))
+        """The largest ‖v_i − Hy_i‖₂/‖v_i‖₂; NaN where a number is not finite or H is not positive definite."""
+        known = jnp.all(jnp.isfinite(self.v)) & jnp.all(jnp.isfinite(self.hy)) & jnp.all(self.definite)
         return jnp.where(known, jnp.max(relative_residual(self.v, self.hy)), jnp.nan)
 
 
@@ -75,8 +79,9 @@ def inverse_times(
     settings: CGSettings,
     adjoint: Adjoint,
     preconditioner: Operator | None = None,
-) -> tuple[Float[Array, "k n"], Float[Array, "k n"], Int[Array, " k"]]:
-    """y_i ≈ H⁻¹v_i for every row v_i of `rhs`, all rows in one batched solve; Hy_i; and the iterations of each.
+) -> tuple[Float[Array, "k n"], Float[Array, "k n"], Int[Array, " k"], Bool[Array, " k"]]:
+    """y_i ≈ H⁻¹v_i for every row v_i of `rhs`, all rows in one batched solve; Hy_i; the iterations of each; and
+    whether H is positive along every direction that these searched. Where it is not, they end there.
 
     y is differentiated as `adjoint` says, implicitly with the same settings, also with respect to whatever the
     operator closes over; Hy is constant under differentiation. A y_i that comes out non-finite (H is singular,
@@ -87,19 +92,23 @@ def inverse_times(
     atol = 0 and an entry of v is exactly zero (0/0 in its scaled residual).
     """
     if metric is None:
-        return rhs, jax.lax.stop_gradient(rhs), jnp.zeros(rhs.shape[0], jnp.int32)
+        k = rhs.shape[0]
+        return rhs, jax.lax.stop_gradient(rhs), jnp.zeros(k, jnp.int32), jnp.ones(k, bool)
+    times = product(metric, rhs.dtype)
 
     def conjugate_gradients(matvec: Product, v: Float[Array, " n"]):
-        y, count = _conjugate_gradients(matvec, v, preconditioner, settings, unrolled=isinstance(adjoint, Unrolled))
-        return jnp.where(jnp.all(jnp.isfinite(y)), y, 0), count.astype(v.dtype)
+        search = _Search(matvec, preconditioner and product(preconditioner, v.dtype), settings)
+        y, count, definite = search(v, unrolled=isinstance(adjoint, Unrolled))
+        # One number says both: the iterations, negative where the last one met curvature ≤ 0.
+        return jnp.where(jnp.all(jnp.isfinite(y)), y, 0), jnp.where(definite, count, -count).astype(v.dtype)
 
     def inverse(v: Float[Array, " n"]) -> tuple[Float[Array, " n"], Array]:
         if isinstance(adjoint, Unrolled):
-            return conjugate_gradients(metric.mv, v)
+            return conjugate_gradients(times, v)
         # The count travels as one more entry of y, on which H is 1: JAX's own way, has_aux, fails under jacfwd with
         # vmap, and a right-hand side of two arrays cannot be transposed where one of them is constant.
         solution = jax.lax.custom_linear_solve(
-            lambda y: jnp.append(metric.mv(y[:-1]), y[-1]),
+            lambda y: jnp.append(times(y[:-1]), y[-1]),
             jnp.append(v, 0),
             lambda matvec, v: jnp.append(*conjugate_gradients(lambda y: matvec(jnp.append(y, 0))[:-1], v[:-1])),
             symmetric=True,
@@ -107,54 +116,67 @@ def inverse_times(
         return solution[:-1], solution[-1]
 
     y, count = jax.vmap(inverse)(rhs)
-    hy = jax.vmap(metric.mv)(jax.lax.stop_gradient(y))
-    return y, jax.lax.stop_gradient(hy), jax.lax.stop_gradient(count).astype(jnp.int32)
+    hy = jax.vmap(times)(jax.lax.stop_gradient(y))
+    count = jax.lax.stop_gradient(count)
+    return y, jax.lax.stop_gradient(hy), jnp.abs(count).astype(jnp.int32), count >= 0
 
 
-def _conjugate_gradients(
-    matvec: Product, v: Float[Array, " n"], preconditioner: Operator | None, settings: CGSettings, *, unrolled: bool
-) -> tuple[Float[Array, " n"], Int[Array, ""]]:
-    """Hestenes and Stiefel with z = Mr, M ≈ H⁻¹ (the identity if None), from y = 0; y and the iterations done.
+@dataclass(frozen=True)
+class _Search:
+    """Hestenes and Stiefel's conjugate gradients with z = Mr, M ≈ H⁻¹ (the identity if None), from y = 0.
 
         α = rᵀz/pᵀHp,   y += αp,   r −= αHp,   z = Mr,   β = (rᵀz)_new/rᵀz,   p = z + βp
 
-    `unrolled`: a loop of `max_steps` that reverse mode can follow; iterations after the last are no change.
+    They end at a p with pᵀHp ≤ 0: then H has an eigenvalue ≤ 0, whatever y would come to look like.
     """
-    # v = 0 needs no iteration; the unrolled loop evaluates one all the same, on a vector without 0/0.
-    zero = jnp.all(v == 0) & unrolled
-    v = jnp.where(zero, 1, v)
-    limit = jnp.maximum(jnp.square(settings.rtol) * _dot(v, v), settings.atol**2)
 
-    def precondition(r: Float[Array, " n"]) -> Float[Array, " n"]:
-        return r if preconditioner is None else preconditioner.mv(r)
+    matvec: Product
+    preconditioner: Product | None
+    settings: CGSettings
 
-    def unfinished(state):
-        _, r, rz, _, count = state
-        rr = rz if preconditioner is None else _dot(r, r)
-        return (rr > limit) & (count < settings.max_steps)
+    def __call__(
+        self, v: Float[Array, " n"], *, unrolled: bool
+    ) -> tuple[Float[Array, " n"], Int[Array, ""], Bool[Array, ""]]:
+        """y, the iterations done, and whether pᵀHp > 0 in all of them.
 
-    def iterate(state):
-        y, r, rz, p, count = state
-        hp = matvec(p)
-        alpha = rz / _dot(p, hp)
+        `unrolled`: a loop of `max_steps` that reverse mode can follow; iterations after the last are no change.
+        """
+        # v = 0 needs no iteration; the unrolled loop evaluates one all the same, on a vector without 0/0.
+        zero = jnp.all(v == 0) & unrolled
+        v = jnp.where(zero, 1, v)
+        limit = jnp.maximum(jnp.square(self.settings.rtol) * _dot(v, v), self.settings.atol**2)
+        z = self._preconditioned(v)
+        start = (jnp.zeros_like(v), v, _dot(v, z), z, like(v, 0), like(v, True))
+
+        def unfinished(state):
+            _, r, rz, _, count, definite = state
+            rr = rz if self.preconditioner is None else _dot(r, r)
+            return (rr > limit) & (count < self.settings.max_steps) & definite
+
+        def iterate_unless_finished(state, _):
+            going = unfinished(state)
+            # A finished lane repeats the first iteration and drops it, so that no 0/0 enters the derivative.
+            safe = jax.tree.map(lambda now, first: jnp.where(going, now, first), state, start)
+            return jax.tree.map(lambda new, old: jnp.where(going, new, old), self._iterate(safe), state), None
+
+        if not unrolled:
+            y, *_, count, definite = jax.lax.while_loop(unfinished, self._iterate, start)
+            return y, count, definite
+        (y, *_, count, definite), _ = jax.lax.scan(iterate_unless_finished, start, length=self.settings.max_steps)
+        return jnp.where(zero, 0, y), jnp.where(zero, 0, count), definite | zero
+
+    def _iterate(self, state):
+        y, r, rz, p, count, _ = state
+        hp = self.matvec(p)
+        curvature = _dot(p, hp)
+        alpha = rz / curvature
         y, r = y + alpha * p, r - alpha * hp
-        z = precondition(r)
+        z = self._preconditioned(r)
         rz_new = _dot(r, z)
-        return y, r, rz_new, z + (rz_new / rz) * p, count + 1
+        return y, r, rz_new, z + (rz_new / rz) * p, count + 1, ~(curvature <= 0)  # NaN says nothing of H
 
-    def iterate_unless_finished(state, _):
-        going = unfinished(state)
-        # A finished lane repeats the first iteration and drops it, so that no 0/0 enters the derivative.
-        safe = jax.tree.map(lambda now, first: jnp.where(going, now, first), state, start)
-        return jax.tree.map(lambda new, old: jnp.where(going, new, old), iterate(safe), state), None
-
-    z = precondition(v)
-    start = (jnp.zeros_like(v), v, _dot(v, z), z, jnp.int32(0))
-    if not unrolled:
-        y, *_, count = jax.lax.while_loop(unfinished, iterate, start)
-        return y, count
-    (y, *_, count), _ = jax.lax.scan(iterate_unless_finished, start, length=settings.max_steps)
-    return jnp.where(zero, 0, y), jnp.where(zero, 0, count)
+    def _preconditioned(self, r: Float[Array, " n"]) -> Float[Array, " n"]:
+        return r if self.preconditioner is None else self.preconditioner(r)
 
 
 def diagonal(metric: Operator, key: Key[Array, ""], probes: int, floor: float) -> Float[Array, " n"]:

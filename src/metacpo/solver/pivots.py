@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from metacpo.solver.small import sweep
+from metacpo.solver.small import like, sweep
 
 
 class Pivots(eqx.Module):
@@ -102,7 +102,7 @@ def positive_multipliers(
         after = Pivots(eta, rows, table, s.empty | empty, s.count + moves.astype(jnp.int32), ~moves)
         return after, jnp.where(moves & ~joins, p, -1).astype(jnp.int32)
 
-    none = jnp.zeros(m, bool)
     table = jnp.concatenate([K, R], axis=1)
-    start = Pivots(jnp.zeros_like(d), none, table, jnp.asarray(False), jnp.int32(0), jnp.asarray(False))
-    return jax.lax.while_loop(unfinished, pivot, (start, jnp.int32(-1)))[0]
+    no, count = like(d, False), like(d, 0)
+    start = Pivots(jnp.zeros_like(d), like(d, False, (m,)), table, no, count, no)
+    return jax.lax.while_loop(unfinished, pivot, (start, count - 1))[0]

@@ -9,6 +9,8 @@ import equinox as eqx
 import lineax as lx
 from jaxtyping import Array, Bool, Float, Int
 
+from metacpo.solver.arguments import floating, operator, optional, scalar
+
 
 class Case(IntEnum):
     """Which part of the solution map answered. The numbers 0..4 are those of OmniSafe's `OptimCase`."""
@@ -24,28 +26,30 @@ class Case(IntEnum):
     UNCONSTRAINED = 4
     """There is nothing to satisfy: m = 0, or every b_j = 0 with c_j ≤ 0."""
     INVALID = 5
-    """No step can be trusted (non-finite number, δ ≤ 0, H not positive definite): the step is zero."""
+    """No step can be trusted (non-finite number, δ ≤ 0, H not positive definite as far as conjugate gradients saw of
+    it): the step is zero."""
 
 
 class Problem(eqx.Module):
-    """Problem (1). All arrays share one floating dtype.
+    """Problem (1). Arrays, or lists of floating numbers; it is solved in the floating type of g, which the others take.
 
     - `g` [n]: gradient of the objective that is *lowered*; units objective/x.
     - `b` [m, n]: gradient of each constraint; units constraint/x.
     - `c` [m]: value of each constraint at x = 0, in the units of its row of b; c_j > 0 means violated.
-    - `metric`: H as a positive (semi)definite Lineax operator from [n] to [n]; `None` means H = I.
+    - `metric`: H as a positive definite Lineax operator from [n] to [n], applied in its own floating type, or as a
+      matrix [n, n]; `None` means H = I.
     - `delta` []: size δ > 0 of the trust region, in the units of ½ xᵀHx.
     - `weight` [m] > 0: how much each constraint counts where not all can be met; `None` means 1 each. Read only
       if the problem is INFEASIBLE: then x minimises ½Σ_j weight_j (c_j + b_jᵀx)₊²/(b_jᵀH⁻¹b_j) over the region,
       every violation measured by its distance in H.
     """
 
-    g: Float[Array, " n"]
-    b: Float[Array, "m n"]
-    c: Float[Array, " m"]
-    metric: lx.AbstractLinearOperator | None
-    delta: Float[Array, ""] | float
-    weight: Float[Array, " m"] | None = None
+    g: Float[Array, " n"] = eqx.field(converter=floating("g"))
+    b: Float[Array, "m n"] = eqx.field(converter=floating("b"))
+    c: Float[Array, " m"] = eqx.field(converter=floating("c"))
+    metric: lx.AbstractLinearOperator | None = eqx.field(converter=operator("metric"))
+    delta: Float[Array, ""] | float = eqx.field(converter=scalar("delta"))
+    weight: Float[Array, " m"] | None = eqx.field(converter=optional("weight"), default=None)
 
 
 class Stats(eqx.Module):

@@ -100,5 +100,14 @@ def sweep(T: Float[Array, "m k"], i: Int[Array, ""], sign: Float[Array, ""]) -> 
     return swept.at[i, i].set(-1 / D)
 
 
+def like(x: Array, value: bool | int, shape: tuple[int, ...] = ()) -> Array:
+    """A constant (bool or int32) for the carry of a loop over what comes from x.
+
+    Inside shard_map a value that differs from device to device has another type than one that does not, and a carry
+    must begin with the type that it ends with: this one has that of x.
+    """
+    return jnp.full_like(x, value, bool if isinstance(value, bool) else jnp.int32, shape=shape)
+
+
 def _times(M: Float[Array, "m m"], z: Float[Array, "m k"]) -> Float[Array, "m k"]:
     return jnp.matmul(M, z, precision=jax.lax.Precision.HIGHEST)

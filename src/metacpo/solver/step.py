@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float
 
 from metacpo.solver.adjoint import Adjoint, FirstOrder, Implicit
 from metacpo.solver.answer import Answer, error_bound, gradient_error
+from metacpo.solver.arguments import operator
 from metacpo.solver.inputs import check_shapes, check_values, finite_inputs
 from metacpo.solver.metric import CGSettings, Solved, inverse_times, relative_residual
 from metacpo.solver.one import solve_one
@@ -20,7 +21,7 @@ def solve(
     cg: CGSettings | None = None,
     edge: float = 1e-3,
     adjoint: Adjoint | None = None,
-    preconditioner: lx.AbstractLinearOperator | None = None,
+    preconditioner: lx.AbstractLinearOperator | Float[Array, "n n"] | None = None,
     solved: Solved | None = None,
 ) -> Solution:
     """Solve  min gᵀx  s.t.  c_j + b_jᵀx ≤ 0,  ½ xᵀHx ≤ δ  (j = 1..m); shapes, units and signs in `Problem`.
@@ -30,7 +31,7 @@ def solve(
     - BINDING, RECOVERING: x = −√(B/A) H⁻¹(g − B_Aᵀρ) − H⁻¹B_Aᵀk
     - SLACK, UNCONSTRAINED: x = −√(2δ/q) H⁻¹g
     - INFEASIBLE: x minimises ½Σ_j weight_j (c_j + b_jᵀx)₊²/s_j over the region: −√(2δ/s) H⁻¹b for m = 1
-    - INVALID: x = 0
+    - INVALID: x = 0; also where conjugate gradients meet a direction p with pᵀHp ≤ 0, for which H is no metric
 
     Where many x are optimal x is the shortest in H: g = 0, g in the span of binding constraints, or b_j = 0 with
     c_j > 0 (INFEASIBLE whatever x is; x minimises the violation of the others).
@@ -53,6 +54,7 @@ def solve(
     Raises ValueError for a shape that does not fit and, where numbers are known (outside of jit, vmap and grad),
     for a g, b or c that is not finite, δ ≤ 0 or a weight ≤ 0.
     """
+    preconditioner = operator("preconditioner")(preconditioner)
     check_shapes(problem, edge, preconditioner)
     check_values(problem)
     adjoint = Implicit() if adjoint is None else adjoint
@@ -65,10 +67,10 @@ def solve(
     g, b, c = g / g_scale, b / b_scale[:, None], c / b_scale
     rhs = jnp.concatenate([g[None], b])
     if solved is None:
-        y, hy, iterations = inverse_times(problem.metric, rhs, cg, adjoint, preconditioner)
+        y, hy, iterations, positive = inverse_times(problem.metric, rhs, cg, adjoint, preconditioner)
     else:
-        y, hy, iterations = _scaled(solved, jnp.append(g_scale, b_scale))
-    finite = finite & jnp.all(jnp.isfinite(hy))
+        y, hy, iterations, positive = _scaled(solved, jnp.append(g_scale, b_scale))
+    finite = finite & jnp.all(jnp.isfinite(hy)) & jnp.all(positive)
     y, hy = jnp.where(finite, y, 0), jnp.where(finite, hy, 0)
 
     if b.shape[0] == 1:
@@ -88,11 +90,11 @@ def solve(
     return jax.lax.stop_gradient(solution) if isinstance(adjoint, FirstOrder) else solution
 
 
-def _scaled(solved: Solved, scale: Float[Array, " k"]) -> tuple[Array, Array, Array]:
-    """y, Hy and iterations of the rows divided by `scale`; the row that stands for m = 0 is zero."""
+def _scaled(solved: Solved, scale: Float[Array, " k"]) -> tuple[Array, Array, Array, Array]:
+    """y, Hy, iterations and `definite` of the rows divided by `scale`; the row that stands for m = 0 is zero."""
     missing = scale.shape[0] - solved.y.shape[0]
     y, hy = (jnp.pad(a, ((0, missing), (0, 0))) / scale[:, None] for a in (solved.y, solved.hy))
-    return y, hy, jnp.pad(solved.iterations, (0, missing))
+    return y, hy, jnp.pad(solved.iterations, (0, missing)), solved.definite
 
 
 def _solution(

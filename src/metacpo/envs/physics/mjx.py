@@ -60,7 +60,7 @@ class Mjx:
     def reset(
         self, qpos: Float[Array, " nq"], qvel: Float[Array, " nv"], places: Float[Array, "mocaps 3"] | None = None
     ) -> PhysicsState:
-        data = self._at(qpos, qvel, jnp.zeros(self.model.na), jnp.zeros(self.model.nu), places)
+        data = self._at(qpos, qvel, jnp.zeros(self.model.na, qpos.dtype), jnp.zeros(self.model.nu, qpos.dtype), places)
         return self._sensed(data)
 
     def step(
