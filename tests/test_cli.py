@@ -1,6 +1,7 @@
 """The command line: what reaches the library, and that every mistake is one line and the right exit code."""
 
 import dataclasses
+import importlib
 import os
 import subprocess
 import sys
@@ -130,6 +131,22 @@ def test_an_unexpected_failure_is_one_line_too_unless_debugging(monkeypatch, cap
     assert fails(capsys, ["train", SMOKE], 1, "ZeroDivisionError: first line second line")
     with pytest.raises(ZeroDivisionError):
         cli.main(["train", SMOKE, "--debug"])
+
+
+def test_what_cannot_be_imported_is_one_line(tmp_path):
+    """Nothing that the message is made with may import it once more."""
+    (tmp_path / "mujoco.py").write_text("raise ImportError('libGL.so is missing')\n")
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    args = [sys.executable, "-m", "metacpo.cli", "train", SMOKE]
+    done = subprocess.run(args, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path})
+    assert done.returncode == 1
+    assert done.stderr == "metacpo: ImportError: libGL.so is missing\n"
+
+
+def test_bad_usage_is_known_by_names_that_exist():
+    for name in cli.USAGE:
+        module, _, kind = name.rpartition(".")
+        assert issubclass(getattr(importlib.import_module(module), kind), Exception), name
 
 
 @pytest.fixture

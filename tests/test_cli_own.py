@@ -17,6 +17,9 @@ class Costless(gymnasium.Env):
     def step(self, action): return np.zeros(1, np.float32), 0.0, False, False, {}
 env = from_gymnasium(lambda params: Costless(), TaskDistribution({}, {}, (1.0,)), episode_length=5)
 """
+EXPLODES = GYM.replace(
+    "def step(self, action): return", "def step(self, action): raise RuntimeError('exploded'); return"
+)
 
 
 def changed(mjcf="crane.xml", **functions):
@@ -53,6 +56,7 @@ def own(tmp_path, capsys):
         (changed(speed="jnp.sqrt(-1.0 - step.after.qvel[0]**2)"), "nan-cost: speed is not finite at step 1"),
         (changed(speed="step.after.sensors['sped'][0]"), "raises: KeyError: 'sped'"),
         (GYM, "Costless: info has no 'cost' after a step; add info['cost'] in the environment"),
+        (EXPLODES, "own.py': Costless: step failed with RuntimeError: exploded"),
         ("env = 3\n", "own.py:env is no Environment: int lacks action_size"),
         ("environment = 3\n", "has no attribute 'env'"),
     ],

@@ -20,6 +20,7 @@ LAYERS = {
     "interrupts": 4,
     "threads": 4,
     "health": 0,
+    "numeric": 0,
     "statistics": 0,
     "learner": 4,
     "moments": 4,

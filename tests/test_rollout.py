@@ -1,5 +1,6 @@
 """Rollouts: what is recorded, and what happens to worlds that end or break."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from toy_env import NEVER, Counter
 
 from metacpo.envs import Environment
+from metacpo.envs.base import position_of
 from metacpo.estimation import EstimationSettings, make_batch, surrogates
 from metacpo.policies import GaussianPolicy, Normaliser
 from metacpo.rollout import rollout
@@ -152,3 +154,22 @@ def test_vmap_over_tasks_is_a_loop(sound, breaking):
     for i, one in enumerate((sound, breaking)):
         np.testing.assert_array_equal(both.valid[i], one.valid)
         np.testing.assert_allclose(both.action[i], one.action, atol=1e-5)
+
+
+class Placeless(Counter):
+    position = property()  # pyright: ignore
+
+
+def test_an_environment_without_a_position_is_rolled_out_all_the_same(sound):
+    env, task = Placeless(), ENV.tasks.make({"breaking": 0.0})
+    assert isinstance(env, Environment) and not hasattr(env, "position")
+    got = jax.jit(lambda key: rollout(env, POLICY, PHI, NORMALISER, task, key, EPISODES))(KEY)
+    for name in ("obs", "action", "reward", "cost", "valid", "position"):  # the first two of the observation
+        np.testing.assert_array_equal(getattr(got, name), getattr(sound, name))
+
+
+def test_the_position_of_an_observation_of_one_number():
+    state = jax.vmap(lambda key: ENV.reset(ENV.tasks.make({}), key))(jax.random.split(KEY, 3))
+    one = eqx.tree_at(lambda s: s.obs, state, state.obs[:, :1])
+    place = position_of(Placeless(), one)
+    np.testing.assert_array_equal(place, np.stack([state.obs[:, 0], np.zeros(3)], axis=1))

@@ -1,5 +1,6 @@
 """Tasks: the ranges of every split, how they relate, and what `make` refuses."""
 
+import inspect
 import math
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from metacpo.envs import make
+from metacpo.numeric import shown
 from metacpo.tasks import SPLITS, Parameter, TaskDistribution, TaskError, with_cost_limit
 
 TASKS = make("point-circle").tasks
@@ -94,13 +96,73 @@ def test_make_takes_the_ends_of_the_range(edge):
 
 @pytest.mark.parametrize(
     "value",
-    [0.09, 5.01, -1.0, float("nan"), float("inf"), True, "1.3", None, [1.3], 10**400],
-    ids=lambda value: repr(value)[:8],
+    [0.09, 5.01, -1.0, float("nan"), float("inf"), 10**400, -(10**5000)],
+    ids=lambda value: shown(value)[:8],
 )
-def test_make_refuses_what_is_no_radius(value):
+def test_make_refuses_what_is_out_of_range(value):
     with pytest.raises(TaskError) as error:
         TASKS.make({"radius": value})
-    assert str(error.value) == f"task.radius: {value!r} is not in [0.1, 5] m"
+    assert str(error.value) == f"task.radius: {shown(value)} is not in [0.1, 5] m"
+
+
+@pytest.mark.parametrize(
+    "value", [True, "1.3", None, [1.3], 1.3 + 0j, np.array([1.3]), np.str_("1.3"), np.True_], ids=repr
+)
+def test_make_names_the_type_of_what_is_no_number(value):
+    with pytest.raises(TaskError) as error:
+        TASKS.make({"radius": value})
+    kind = type(value).__name__
+    assert str(error.value) == f"task.radius: {shown(value)} is of type {kind}, not a number in [0.1, 5] m"
+
+
+@pytest.mark.parametrize("value", [2, np.float32(2), np.int64(2), np.array(2.0), jnp.float32(2)], ids=repr)
+def test_make_takes_every_kind_of_number(value):
+    assert float(TASKS.make({"radius": value}).params["radius"]) == 2
+
+
+def limited(cost_limit):
+    """A distribution with this limit, made as users make it: beartype, which tests run under, would look first."""
+    made = object.__new__(TaskDistribution)
+    inspect.unwrap(TaskDistribution.__init__)(made, {}, {}, cost_limit)
+    return made
+
+
+@pytest.mark.parametrize("limit", [-1.0, float("nan"), float("inf"), 1e39, "5", None, True, [1.0]], ids=repr)
+def test_a_limit_that_is_no_number_from_zero_on_is_refused_when_the_distribution_is_made(limit):
+    with pytest.raises(TaskError) as error:
+        limited((1.0, limit))
+    assert str(error.value) == f"cost_limit: {limit!r} is not a number in [0, 3.40282e+38]"
+
+
+def test_what_else_a_distribution_cannot_be_made_of():
+    with pytest.raises(TaskError, match=r"^cost_limit: '5' is not a tuple; give one number for each cost$"):
+        limited("5")
+    with pytest.raises(TaskError, match=r"^parameters.gain: low is nan, not a number$"):
+        TaskDistribution({"gain": Parameter(1.0, low=math.nan, high=2.0, unit="m")}, {}, (1.0,))
+    with pytest.raises(TaskError, match=r"^limit_factors: \(2.0, 1.0\) is not \(low, high\), 0 <= low <= high$"):
+        replace(TASKS, limit_factors=(2.0, 1.0))
+    assert limited((0.0, np.float32(5), np.array(3))).cost_limit == (0, 5, 3)
+
+
+def test_a_split_without_a_sampler_is_one_line():
+    without = replace(TASKS, draw={"train": TASKS.draw["train"]})
+    without.sample_batch(KEY, 2, "held-out")
+    with pytest.raises(TaskError) as error:
+        without.sample_batch(KEY, 2, "shifted")
+    assert str(error.value) == "draw: has no 'shifted'; give a sampler for 'train' and one for 'shifted'"
+
+
+@pytest.mark.parametrize(
+    ("drawn", "said"),
+    [
+        ({"radius": jnp.ones(3)}, "draw: 'train' gives radius with shape (3,); wanted one number, shape ()"),
+        (None, "draw: 'train' gives None; wanted a dict with one number for each parameter"),
+    ],
+)
+def test_a_sampler_draws_one_number_for_each_parameter(drawn, said):
+    with pytest.raises(TaskError) as error:
+        replace(TASKS, draw={"train": lambda key: drawn}).sample_batch(KEY, 2)
+    assert str(error.value) == said
 
 
 def test_make_refuses_what_is_infinite_in_single_precision():

@@ -14,6 +14,16 @@ from metacpo.usage import UsageError, parse
 from metacpo.verbs import VERBS, Verb
 
 LONGEST = 2000  # characters of a message
+USAGE = (  # by name: where an import is what failed, importing these would fail again
+    "metacpo.settings.ConfigError",
+    "metacpo.envs.base.ContractError",
+    "metacpo.envs.gym_facts.GymnasiumError",
+    "metacpo.envs.physics.model.PhysicsError",
+    "metacpo.envs.registry.UnknownEnvironment",
+    "metacpo.tasks.TaskError",
+    "metacpo.folder.RunExistsError",
+    "metacpo.usage.UsageError",
+)
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -31,7 +41,7 @@ def main(args: Sequence[str] | None = None) -> int:
         if debug:
             raise
         print(f"metacpo: {_one_line(error)}", file=sys.stderr)
-        return 2 if isinstance(error, _usage_errors()) else 1
+        return 2 if _usage_mistake(error) else 1
 
 
 def entry() -> None:
@@ -65,15 +75,9 @@ def _help() -> int:
     return 0
 
 
-def _usage_errors() -> tuple[type[Exception], ...]:
-    """What the user can mend by writing another command."""
-    from metacpo.config import ConfigError
-    from metacpo.envs import ContractError, GymnasiumError, PhysicsError, UnknownEnvironment
-    from metacpo.tasks import TaskError
-    from metacpo.training import RunExistsError
-
-    environment = ContractError, GymnasiumError, PhysicsError, UnknownEnvironment
-    return UsageError, ConfigError, TaskError, RunExistsError, *environment
+def _usage_mistake(error: Exception) -> bool:
+    """Whether it is something that the user can mend by writing another command."""
+    return any(f"{kind.__module__}.{kind.__name__}" in USAGE for kind in type(error).__mro__)
 
 
 def _one_line(error: Exception) -> str:

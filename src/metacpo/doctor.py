@@ -12,6 +12,7 @@ from rich.table import Table
 
 from metacpo.compilation import cache_dir
 from metacpo.envs import make
+from metacpo.envs.base import position_of
 from metacpo.threads import POOL
 
 PACKAGES = ("metacpo", "jax", "jaxlib", "mujoco", "equinox", "lineax", "orbax-checkpoint", "numpy")
@@ -62,7 +63,7 @@ def check_physics() -> tuple[str, bool]:
     begin = time.perf_counter()
     end, rewards = jax.jit(drive)(start)
     finite = bool(jnp.all(jnp.isfinite(end.obs)) & jnp.all(jnp.isfinite(rewards)))
-    distance = float(jnp.linalg.norm(env.position(end) - env.position(start)))
+    distance = float(jnp.linalg.norm(position_of(env, end) - position_of(env, start)))
     seconds = time.perf_counter() - begin
     works = finite and distance > 0.1
     return f"{'works' if works else 'FAILS'}: {STEPS} steps, {distance:.2f} m, {seconds:.1f} s", works

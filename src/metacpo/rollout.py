@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from metacpo.envs.base import Environment, State
+from metacpo.envs.base import Environment, State, position_of
 from metacpo.policies import GaussianPolicy, Normaliser
 from metacpo.tasks import Task
 
@@ -29,7 +29,7 @@ class Trajectory(eqx.Module):
     terminated: Bool[Array, "*M B"]
     final_obs: Float[Array, "*M B O"]
     nonfinite: Float[Array, "*M"]  # worlds that had to be masked out
-    position: Float[Array, "*M T B 2"]  # metres, after the step
+    position: Float[Array, "*M T B 2"]  # for path plots, after the step
 
 
 def rollout(
@@ -68,7 +68,7 @@ def rollout(
             reward=jnp.where(valid, after.reward, 0.0),
             cost=jnp.where(valid[:, None], after.cost, 0.0),
             valid=valid.astype(jnp.float32),
-            position=env.position(after),
+            position=position_of(env, after),
         )
         # A world that ended, or broke, stays at its last good state.
         kept = jax.tree.map(lambda new, old: jnp.where(_along(valid, new), new, old), after, state)

@@ -7,11 +7,14 @@ from dataclasses import dataclass, replace
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key
 
+from metacpo.numeric import one_number, shown
 from metacpo.settings import single_of
 
 SPLITS = ("train", "held-out", "shifted")
+LARGEST = float(np.finfo(np.float32).max)
 LIMIT = 0x1107  # folded into a task's key for its limit; its parameters have the key itself
 
 
@@ -40,6 +43,19 @@ class Parameter:
     unit: str
     whole: bool = False
 
+    def number(self, what: str, value: object) -> float:
+        """The value as a float. Raises TaskError, which begins with `what`, if it is none that is allowed."""
+        number, allowed = _number(value), f"[{self.low:g}, {self.high:g}] {self.unit}"
+        if number is None:
+            raise TaskError(f"{what}: {shown(value)} is of type {type(value).__name__}, not a number in {allowed}")
+        if not self.low <= number <= self.high:  # NaN fails the comparison
+            raise TaskError(f"{what}: {shown(value)} is not in {allowed}")
+        if math.isinf(single_of(number)):
+            raise TaskError(f"{what}: {shown(value)} is infinite in float32, which is what programs compute in")
+        if self.whole and number != round(number):
+            raise TaskError(f"{what}: {shown(value)} is not a whole number of {self.unit}")
+        return number
+
 
 @dataclass(frozen=True, eq=False)  # hashable, as a static argument of jit must be
 class TaskDistribution:
@@ -50,6 +66,8 @@ class TaskDistribution:
 
     limit_factors: the range that a drawn task's share of `cost_limit` is uniform in, one draw for all m limits.
     check raises TaskError for parameters that are each allowed, but not together.
+
+    Limits and ranges that are no numbers are a TaskError when it is made, samplers that fail are one when they draw.
     """
 
     parameters: Mapping[str, Parameter]
@@ -58,11 +76,29 @@ class TaskDistribution:
     limit_factors: tuple[float, float] = (1.0, 1.0)
     check: Callable[[dict[str, Float[Array, ""]]], None] | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.cost_limit, tuple | list):
+            raise TaskError(f"cost_limit: {shown(self.cost_limit)} is not a tuple; give one number for each cost")
+        for limit in self.cost_limit:
+            number = _number(limit)
+            if number is None or not 0 <= number <= LARGEST:
+                raise TaskError(f"cost_limit: {shown(limit)} is not a number in [0, {LARGEST:g}]")
+        for name, field in self.parameters.items():
+            for part in ("default", "low", "high"):
+                number = _number(getattr(field, part))
+                if number is None or math.isnan(number):
+                    raise TaskError(f"parameters.{name}: {part} is {shown(getattr(field, part))}, not a number")
+        low, high = (_number(factor) for factor in self.limit_factors)
+        if low is None or high is None or not 0 <= low <= high < math.inf:
+            raise TaskError(f"limit_factors: {shown(self.limit_factors)} is not (low, high), 0 <= low <= high")
+
     def sample(self, key: Key[Array, ""], split: str = "train") -> Task:
-        """One task of `split`; vmap over keys for several. Raises TaskError for an unknown split."""
+        """One task of `split`; vmap over keys for several. Raises TaskError for a split that cannot be drawn."""
         if split not in SPLITS:
             raise TaskError(f"split: {split!r} is not one of {', '.join(SPLITS)}")
-        sampler = self.draw["shifted" if split == "shifted" else "train"]
+        drawn = "shifted" if split == "shifted" else "train"
+        if drawn not in self.draw:
+            raise TaskError(f"draw: has no {drawn!r}; give a sampler for 'train' and one for 'shifted'")
         key = jax.random.fold_in(key, SPLITS.index(split))
         limit = jnp.asarray(self.cost_limit, jnp.float32)
         low, high = self.limit_factors
@@ -71,7 +107,9 @@ class TaskDistribution:
             limit = limit * jax.random.uniform(factor_key, (), jnp.float32, minval=low, maxval=high)
         else:
             limit = low * limit
-        return Task(limit, sampler(key))
+        params = self.draw[drawn](key)
+        _require_numbers(drawn, params)
+        return Task(limit, params)
 
     def sample_batch(self, key: Key[Array, ""], count: int, split: str = "train") -> Task:
         """`count` independent tasks, stacked on a leading axis."""
@@ -83,17 +121,8 @@ class TaskDistribution:
             if name not in self.parameters:
                 raise TaskError(f"task: unknown field {name!r}; allowed: {', '.join(self.parameters)}")
         values = {name: params.get(name, field.default) for name, field in self.parameters.items()}
-        for name, value in values.items():
-            field = self.parameters[name]
-            # NaN and infinity fail the comparison; true and false are numbers to Python, but not here.
-            number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
-            if not field.low <= number <= field.high:
-                raise TaskError(f"task.{name}: {value!r} is not in [{field.low:g}, {field.high:g}] {field.unit}")
-            if math.isinf(single_of(number)):
-                raise TaskError(f"task.{name}: {value!r} is infinite in float32, which is what programs compute in")
-            if field.whole and number != round(number):
-                raise TaskError(f"task.{name}: {value!r} is not a whole number of {field.unit}")
-        arrays = {name: jnp.asarray(value, jnp.float32) for name, value in values.items()}
+        numbers = {name: self.parameters[name].number(f"task.{name}", value) for name, value in values.items()}
+        arrays = {name: jnp.asarray(number, jnp.float32) for name, number in numbers.items()}
         if self.check is not None:
             self.check(arrays)
         return Task(jnp.asarray(self.cost_limit, jnp.float32), arrays)
@@ -106,3 +135,20 @@ class TaskDistribution:
 def with_cost_limit(tasks: Task, cost_limit: float) -> Task:
     """The same task (or batch of tasks) under another limit on every constraint."""
     return Task(jnp.full_like(tasks.cost_limit, cost_limit), tasks.params)
+
+
+def _number(value: object) -> float | None:
+    """`value` as a float if it is one number, else None. One that no float can hold is infinite: beyond all ranges."""
+    try:
+        return one_number(value)
+    except OverflowError:
+        return math.inf
+
+
+def _require_numbers(split: str, params: object) -> None:
+    """Raises TaskError if a sampler drew anything but one number for each parameter."""
+    if not isinstance(params, dict):
+        raise TaskError(f"draw: {split!r} gives {shown(params)}; wanted a dict with one number for each parameter")
+    for name, value in params.items():
+        if jnp.shape(value) != ():
+            raise TaskError(f"draw: {split!r} gives {name} with shape {jnp.shape(value)}; wanted one number, shape ()")

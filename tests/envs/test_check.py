@@ -13,6 +13,8 @@ from metacpo.envs import ContractError, OwnRobot, State, make
 from metacpo.envs.check import check, require
 from metacpo.tasks import Parameter, Task, TaskDistribution
 
+from .tiny_gym import Tiny, tiny
+
 CRANE = Path(__file__).parents[2] / "examples" / "own_robot" / "crane.py"
 DRIFT = Parameter(default=0.1, low=0.0, high=1.0, unit="m")
 
@@ -113,6 +115,12 @@ BROKEN = {
     "never-truncated": lambda: broken(step=truncates_never),
     "timeout-terminates": lambda: broken(step=terminates_on_time),
     "not-deterministic": lambda: broken(step=put("reward", lambda s: s.reward + np.float32(np.random.rand()))),  # noqa: NPY002
+    "cost-names": lambda: broken(cost_names=("right/left",)),
+    "episode-length": lambda: broken(episode_length=6.5),
+    "observation-size": lambda: broken(observation_size="2"),
+    "action-size": lambda: broken(action_size=0),
+    "task-draw": lambda: broken(tasks=distribution(draw={"train": draw(0.0, 0.5)})),
+    "position-shape": lambda: broken(position=lambda self, state: None),
     "missing-member": lambda: type("Nothing", (), {"reset": Good.reset})(),
 }
 NOTES = ("truncated-early",)  # what may be meant
@@ -147,6 +155,26 @@ def test_a_good_environment_passes():
 def test_a_fault_stops_a_training_with_one_line():
     with pytest.raises(ContractError, match=r"^nan-cost: right is not finite at step 3 of a reference task$"):
         require(BROKEN["nan-cost"]())
+
+
+def test_what_draws_numbers_is_named_as_the_environment_has_it():
+    (finding,) = check(BROKEN["not-deterministic"]())
+    assert finding.text.endswith("; draw from jax.random only")
+
+    class Random(Tiny):
+        def obs(self, place):
+            return np.array([place, np.random.rand()])  # noqa: NPY002
+
+    (finding,) = check(tiny(Random))
+    assert finding.name == "not-deterministic"
+    assert finding.text.endswith("; draw from self.np_random, which super().reset(seed=seed) seeds, only")
+
+
+def test_an_environment_without_a_position_passes():
+    class Placeless(Good):
+        position = property()  # pyright: ignore
+
+    assert not hasattr(Placeless(), "position") and check(Placeless()) == []
 
 
 def test_a_parameter_that_changes_nothing_is_a_note():

@@ -66,6 +66,34 @@ def test_an_error_in_the_file_names_it(tmp_path):
             load(f"{tmp_path}/fails.py:env")
 
 
+def test_what_fails_in_the_file_is_one_line(tmp_path):
+    (tmp_path / "many.py").write_text("raise RuntimeError('simulator\\n  exploded')\n")
+    (tmp_path / "leaves.py").write_text("import sys; sys.exit('no licence')\n")
+    (tmp_path / "ours.py").write_text("from metacpo.tasks import TaskDistribution\nTaskDistribution({}, {}, (-1.0,))\n")
+    for name, says in (
+        ("many.py", "cannot be imported (RuntimeError: simulator exploded)"),
+        ("leaves.py", "cannot be imported (SystemExit: no licence)"),
+    ):
+        with pytest.raises(UnknownEnvironment) as error:
+            load(f"{tmp_path}/{name}:env")
+        assert str(error.value) == f"env: '{tmp_path}/{name}' {says}"
+    with pytest.raises(UnknownEnvironment) as error:  # our own words need no other: they name the field
+        load(f"{tmp_path}/ours.py:env")
+    assert str(error.value) == f"env: '{tmp_path}/ours.py': cost_limit: -1.0 is not a number in [0, 3.40282e+38]"
+
+
+def test_what_fails_where_a_name_is_made_is_one_line(monkeypatch):
+    class Entry:
+        name = "theirs"
+
+        def load(self):
+            raise ImportError("no such\nlibrary")
+
+    monkeypatch.setattr("metacpo.envs.registry.entry_points", lambda group: [Entry()])
+    with pytest.raises(UnknownEnvironment, match=r"^env: 'theirs' cannot be made \(ImportError: no such library\)$"):
+        make("theirs")
+
+
 def test_an_installed_package_brings_its_own_by_entry_point(monkeypatch):
     class Entry:
         name = "theirs"

@@ -4,6 +4,7 @@ import math
 from typing import Protocol, runtime_checkable
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32, Key, PyTree
 
 from metacpo.tasks import Task, TaskDistribution
@@ -35,10 +36,12 @@ class State(eqx.Module):
 class Environment(Protocol):
     """The contract between a family of tasks and everything that learns on it. Batched by vmap.
 
-    It may state one fact more, `action_bound: float`: actions beyond ±action_bound act as those at it.
+    It may state more facts. `action_bound: float`: actions beyond ±action_bound act as those at it. For check-env,
+    `draws`: where its randomness comes from; `notes`: (name, text) of what may be meant.
 
-    Two more methods are optional, for pictures alone: `scene(task, state)`, the shapes on the floor, and
-    `bodies(task, state)`, what a camera shows (both in scene.py). Nothing that learns asks for them.
+    Three more methods are optional, for pictures alone: `position(state)`, [*batch, 2] from above in metres, for path
+    plots (see `position_of`); `scene(task, state)`, the shapes on the floor, and `bodies(task, state)`, what a camera
+    shows (both in scene.py). Nothing that learns asks for them.
     """
 
     @property
@@ -62,10 +65,6 @@ class Environment(Protocol):
 
     def step(self, task: Task, state: State, action: Float[Array, " A"]) -> State: ...
 
-    def position(self, state: State) -> Float[Array, "*batch 2"]:
-        """Top-down position in metres, for path plots."""
-        ...
-
 
 MEMBERS = tuple(sorted(name for name in vars(Environment) if not name.startswith("_")))  # of the contract
 
@@ -73,3 +72,11 @@ MEMBERS = tuple(sorted(name for name in vars(Environment) if not name.startswith
 def action_bound(env: Environment) -> float:
     """The largest size of an action's entries that makes a difference; infinite where the environment names none."""
     return getattr(env, "action_bound", math.inf)
+
+
+def position_of(env: Environment, state: State) -> Float[Array, "*batch 2"]:
+    """Where path plots draw the worlds: `position`, else the first two of the observation (0 where there is one)."""
+    if hasattr(env, "position"):
+        return env.position(state)  # pyright: ignore[reportAttributeAccessIssue]
+    first = state.obs[..., :2]
+    return jnp.pad(first, [(0, 0)] * (first.ndim - 1) + [(0, 2 - first.shape[-1])])

@@ -5,7 +5,7 @@ check needs the earlier ones to pass, so mend the first fault and run it again.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -14,25 +14,13 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from metacpo.envs.base import MEMBERS, ContractError, Environment, State
+from metacpo.envs.declared import Finding, declared_faults, task_faults
 from metacpo.envs.physics import PhysicsError, engine
-from metacpo.tasks import SPLITS, Task, TaskError
+from metacpo.tasks import Task
 
 WORLDS = 4
-TASKS = 8  # of each split, for what the distribution draws
 LARGEST = 1.8e19  # its square is where float32 ends
 FLOATS = ("obs", "reward", "cost")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong: a name to look up, a line that says what and the remedy, whether it stops a training."""
-
-    name: str
-    text: str
-    fatal: bool = True
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.text}"
 
 
 class Episode(NamedTuple):
@@ -49,7 +37,7 @@ class Episode(NamedTuple):
 def check(env: Any) -> list[Finding]:
     """The findings of the first stage that has fatal ones, and the notes up to there; [] if all is well."""
     findings: list[Finding] = []
-    for stage in (_contract, _tasks, _shapes, _episodes, _repeats, _physics):
+    for stage in (_contract, task_faults, _shapes, _episodes, _repeats, _physics):
         findings += stage(env)
         if any(finding.fatal for finding in findings):
             break
@@ -72,38 +60,9 @@ def _contract(env: Any) -> Iterator[Finding]:
                 "missing-member", f"{type(env).__name__} has no {name!r} ({error}); see metacpo.envs.Environment"
             )
             return
-    if len(env.cost_names) == 0:
-        yield Finding("missing-cost", "cost_names is empty; name at least one cost: nothing is safe by default")
-    if env.episode_length < 1:
-        yield Finding("episode-length", f"{env.episode_length} steps; an episode has one at least")
-
-
-def _tasks(env: Environment) -> Iterator[Finding]:
-    tasks, m = env.tasks, len(env.cost_names)
-    if len(tasks.cost_limit) != m:
-        yield Finding(
-            "cost-limit", f"tasks.cost_limit has {len(tasks.cost_limit)} numbers for {m} costs {env.cost_names}"
-        )
-        return
-    try:
-        tasks.make({})
-    except TaskError as error:
-        yield Finding("task-range", f"the reference task: {error}")
-        return
-    for split in SPLITS:
-        drawn = tasks.sample_batch(jax.random.key(0), TASKS, split)
-        if set(drawn.params) != set(tasks.parameters):
-            yield Finding(
-                "task-fields", f"{split} draws {sorted(drawn.params)}, declared are {sorted(tasks.parameters)}"
-            )
-            return
-        for name, values in drawn.params.items():
-            field, values = tasks.parameters[name], np.asarray(values)
-            if not np.all((values >= field.low) & (values <= field.high)):
-                bad = values[~((values >= field.low) & (values <= field.high))][0]
-                yield Finding(
-                    "task-range", f"{split} draws {name} = {bad:g}, declared is [{field.low:g}, {field.high:g}]"
-                )
+    yield from declared_faults(env)
+    for name, text in getattr(env, "notes", ()):
+        yield Finding(name, text, fatal=False)
 
 
 def _shapes(env: Environment) -> Iterator[Finding]:
@@ -140,8 +99,22 @@ def _shapes(env: Environment) -> Iterator[Finding]:
                 yield Finding(f"{name}-shape", f"{function} gives {name} {value.shape}, wanted {shape}")
             elif value.dtype != dtype:
                 yield Finding(f"{name}-dtype", f"{function} gives {name} as {value.dtype}, wanted {dtype}")
+    yield from _position(env, start)
     if jax.tree.structure(start) != jax.tree.structure(after) or not _same_avals(start.world, after.world):
         yield Finding("world-changes", "the world after a step has other shapes or types than after a reset")
+
+
+def _position(env: Any, start: State) -> Iterator[Finding]:
+    """Of `position`, which an environment need not have."""
+    if not hasattr(env, "position"):
+        return
+    try:
+        place = jax.eval_shape(env.position, start)
+    except Exception as error:  # the user's code
+        yield Finding("raises", f"position: {type(error).__name__}: {' '.join(str(error).split())}")
+        return
+    if getattr(place, "shape", None) != (2,):
+        yield Finding("position-shape", f"position gives {place}, wanted shape (2,); without a position is fine too")
 
 
 def _same_avals(a: Any, b: Any) -> bool:
@@ -212,8 +185,9 @@ def _repeats(env: Environment) -> Iterator[Finding]:
     once, again = (_player(env)(task, key) for _ in range(2))  # traced anew: np.random in it would draw again
     for name in FLOATS:
         if not np.array_equal(getattr(once, name), getattr(again, name)):
+            draws = getattr(env, "draws", "jax.random")
             yield Finding(
-                "not-deterministic", f"{name} differs when the same key is used twice; draw from jax.random only"
+                "not-deterministic", f"{name} differs when the same key is used twice; draw from {draws} only"
             )
             return
     shifted, run = env.tasks.sample(jax.random.key(3), "shifted"), _player(env)

@@ -16,59 +16,17 @@ began episodes, and 256 newer ones exist. Idle ones are closed beyond the size o
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import gymnasium
 import numpy as np
 
-from metacpo.envs.gym_facts import Facts, GymnasiumError
+from metacpo.envs.gym_facts import Boundary, Facts, GymnasiumError
+from metacpo.envs.gym_pool import Pool
 
 CALLS, EPISODES = 8, 256  # what is never forgotten: the newest calls that began episodes, and episodes
 TICKETS = 2**31  # as many as an int32 has; a number comes again when its first owner is long forgotten
-Make = Callable[[dict[str, float]], gymnasium.Env]
-Position = Callable[[gymnasium.Env], Sequence[float]]
 Answers = tuple[np.ndarray, np.ndarray, np.ndarray]
-
-
-class Pool:
-    """Environments that play no episode, by the bytes of their task's parameters (float32, in the order of `names`)."""
-
-    def __init__(self, make: Make, names: tuple[str, ...]):
-        self._make = make
-        self._names = names
-        self._idle: dict[bytes, list[gymnasium.Env]] = {}
-        self.built = 0
-
-    def take(self, task: bytes) -> gymnasium.Env:
-        """An environment of this task: an idle one, one that is told its new task, or a new one."""
-        if task in self._idle:
-            return self._pop(task)
-        params = dict(zip(self._names, np.frombuffer(task, np.float32).tolist(), strict=True))
-        for other, idle in self._idle.items():
-            if idle[-1].has_wrapper_attr("set_task"):
-                env = self._pop(other)
-                env.get_wrapper_attr("set_task")(params)
-                return env
-        env = self._make(params)
-        if not isinstance(env, gymnasium.Env):
-            raise GymnasiumError(f"make: returned a {type(env).__name__}; return a gymnasium.Env")
-        self.built += 1
-        return env
-
-    def give(self, task: bytes, env: gymnasium.Env) -> None:
-        self._idle.setdefault(task, []).append(env)
-
-    def trim(self, most: int) -> None:
-        """Close the longest idle ones beyond `most`."""
-        for _ in range(sum(map(len, self._idle.values())) - most):
-            self._pop(next(iter(self._idle))).close()
-
-    def _pop(self, task: bytes) -> gymnasium.Env:
-        env = self._idle[task].pop()
-        if not self._idle[task]:
-            del self._idle[task]
-        return env
 
 
 @dataclass(eq=False)
@@ -102,15 +60,11 @@ class Episode:
 
 
 class Host:
-    """All episodes of one family of environments. A call serves a whole batch of worlds, one after the other.
+    """All episodes of one family of environments. A call serves a whole batch of worlds, one after the other."""
 
-    position: two numbers of an environment for path plots; the first two of the observation if None.
-    """
-
-    def __init__(self, facts: Facts, pool: Pool, position: Position | None):
+    def __init__(self, facts: Facts, pool: Pool):
         self._facts = facts
         self._pool = pool
-        self._position = position
         self._episodes: dict[int, Episode] = {}
         self._calls: deque[list[Episode]] = deque()
         self._begun: list[Episode] = []  # by the running call
@@ -139,7 +93,7 @@ class Host:
         batch = where.shape[:-1]
         where = where.reshape(-1, 2)
         start, action = start.reshape(len(where), -1), action.reshape(len(where), -1)
-        allowed = np.clip(action, self._facts.low, self._facts.high).astype(self._facts.action_type)
+        allowed = self._facts.action(action)
         taken: set[int] = set()
         episodes = []
         with self._lock:
@@ -178,14 +132,11 @@ class Host:
 
     def _begin(self, start: bytes) -> Episode:
         seed, task = int(np.frombuffer(start[:4], np.uint32)[0]), start[4:]
-        # The boundary to code that is not ours: whatever fails there becomes one line.
-        try:
+        row = np.empty(self.numbers)
+        with Boundary(f"{self._facts.name}: reset"):
             env = self._pool.take(task)
-            obs = self._facts.observation(env.reset(seed=seed)[0])
-            row = np.empty(self.numbers)
+            obs = self._facts.start(env.reset(seed=seed))
             self._write(row, env, obs, 0.0, [0.0] * len(self._facts.cost_names))
-        except Exception as error:
-            raise self._failure("reset", error) from error
         episode = Episode(self._next, start, env, _single(row))
         self._next = (self._next + 1) % TICKETS
         self._episodes[episode.ticket] = episode
@@ -207,11 +158,9 @@ class Host:
     def _advance(self, episode: Episode, action: np.ndarray, row: np.ndarray) -> None:
         env = episode.env
         assert env is not None
-        try:
+        with Boundary(f"{self._facts.name}: step"):
             obs, reward, costs, episode.terminated, truncated = self._facts.outcome(env.step(action))
             self._write(row, env, obs, reward, costs)
-        except Exception as error:
-            raise self._failure("step", error) from error
         episode.count += 1
         episode.truncated = truncated or episode.count >= self._facts.episode_length
 
@@ -219,15 +168,9 @@ class Host:
         """An episode's numbers (float64) into `row`."""
         size = self._facts.observation_size
         row[:size] = obs
-        row[size : size + 2] = (*obs[:2], 0.0)[:2] if self._position is None else self._position(env)
+        row[size : size + 2] = self._facts.place(env, obs)
         row[size + 2] = reward
         row[size + 3 :] = costs
-
-    def _failure(self, where: str, error: Exception) -> GymnasiumError:
-        if isinstance(error, GymnasiumError):
-            return error
-        text = " ".join(str(error).split())
-        return GymnasiumError(f"{self._facts.name}: {where} failed with {type(error).__name__}: {text}")
 
     def _release(self, episode: Episode) -> None:
         if episode.env is not None:

@@ -1,6 +1,7 @@
 """Gymnasium environments as metacpo environments: for every task one, all worlds of a batch in one host call."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 
 import equinox as eqx
 import jax
@@ -9,8 +10,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int32, Key, UInt32
 
 from metacpo.envs.base import State
-from metacpo.envs.gym_facts import Facts, GymnasiumError, examine
-from metacpo.envs.gym_host import Answers, Host, Make, Pool, Position
+from metacpo.envs.declared import cost_name_faults, length_faults
+from metacpo.envs.gym_facts import Facts, GymnasiumError, Position, examine
+from metacpo.envs.gym_host import Answers, Host
+from metacpo.envs.gym_pool import Make, Pool
 from metacpo.envs.host_call import host_call
 from metacpo.tasks import Task, TaskDistribution
 
@@ -27,13 +30,20 @@ class World(eqx.Module):
 
 
 class GymnasiumEnvironment:
-    """What `from_gymnasium` returns. Static under jit by identity: make it once."""
+    """What `from_gymnasium` returns. Static under jit by identity: make it once.
+
+    draws, notes: for check-env, where the environment's randomness comes from, and what it should say of it.
+    """
+
+    draws = "self.np_random, which super().reset(seed=seed) seeds,"
 
     def __init__(self, facts: Facts, host: Host, tasks: TaskDistribution):
         self.observation_size = facts.observation_size
         self.action_size = facts.action_size
         self.episode_length = facts.episode_length
         self.cost_names = facts.cost_names
+        self.action_bound = 1.0 if facts.bounded.all() else math.inf
+        self.notes = tuple(_notes(facts))
         self.tasks = tasks
         self._host = host
 
@@ -43,7 +53,7 @@ class GymnasiumEnvironment:
         return self._state(seed, self._call(self._host.reset, self._start(task, seed)))
 
     def step(self, task: Task, state: State, action: Float[Array, " A"]) -> State:
-        """`env.step` under the action, clipped to the bounds of its Box."""
+        """`env.step` under the action: -1 is the low bound of its Box, 1 the high one (`Facts.action`)."""
         seed = state.world.seed
         where = jnp.stack([state.world.ticket, state.steps])
         return self._state(seed, self._call(self._host.step, self._start(task, seed), where, action))
@@ -95,16 +105,30 @@ def from_gymnasium(
     episode_length: steps until truncation; the environment's own time limit if None. It may end earlier.
     position: two numbers of an environment (m) for path plots; the first two of the observation if None.
 
-    One environment, that of the reference task, is built and stepped once here: GymnasiumError names what is missing.
+    An entry of the action with two finite bounds is mapped to them from the policy's [-1, 1]; another one is taken as
+    it is. One environment, that of the reference task, is built and stepped once here: GymnasiumError names what is
+    missing, TaskError what is wrong with the reference task.
     """
+    faults = [*cost_name_faults(cost_names), *(() if episode_length is None else length_faults(episode_length))]
+    if faults:
+        raise GymnasiumError(faults[0].text)
     if len(tasks.cost_limit) != len(cost_names):
         limits, costs = len(tasks.cost_limit), len(cost_names)
         raise GymnasiumError(
             f"tasks: cost_limit has {limits} numbers, cost_names {costs}; give one limit for each cost"
         )
     pool = Pool(make, tuple(tasks.parameters))
-    reference = np.array([field.default for field in tasks.parameters.values()], np.float32).tobytes()
+    params = tasks.make({}).params
+    reference = np.array([params[name] for name in tasks.parameters], np.float32).tobytes()
     env = pool.take(reference)
-    facts = examine(env, episode_length, cost_names)
+    facts = examine(env, episode_length, cost_names, position)
     pool.give(reference, env)
-    return GymnasiumEnvironment(facts, Host(facts, pool, position), tasks)
+    return GymnasiumEnvironment(facts, Host(facts, pool), tasks)
+
+
+def _notes(facts: Facts) -> Iterator[tuple[str, str]]:
+    """What may be meant, (name, text)."""
+    free = np.flatnonzero(~facts.bounded).tolist()
+    if free:
+        text = f"entries {free} of the {facts.action_size} of an action have no two finite bounds"
+        yield "unbounded-actions", f"{text}: they are taken as the policy draws them, initial_std about 0 at first"

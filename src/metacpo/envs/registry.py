@@ -19,14 +19,16 @@ from types import ModuleType
 from typing import Any
 
 from metacpo.envs.bandit import Bandit
-from metacpo.envs.base import MEMBERS, Environment
+from metacpo.envs.base import MEMBERS, ContractError, Environment
 from metacpo.envs.button import PointButton
 from metacpo.envs.circle import Circle
 from metacpo.envs.circle_hazard import CircleHazard
+from metacpo.envs.gym_facts import GymnasiumError
 from metacpo.envs.navigation import Navigation
-from metacpo.envs.physics import PHYSICS, engine
+from metacpo.envs.physics import PHYSICS, PhysicsError, engine
 from metacpo.envs.robots import Car, Point
 from metacpo.envs.tabular import TollGates
+from metacpo.tasks import TaskError
 
 ENTRY_POINTS = "metacpo.environments"
 ENVIRONMENTS: dict[str, Callable[[], Environment]] = {
@@ -107,8 +109,8 @@ def load(reference: str) -> Any:
         raise UnknownEnvironment(f"env: {where!r} is a module of Python itself, which holds no environment")
     try:
         module = _from_file(Path(where)) if where.endswith(".py") else importlib.import_module(where)
-    except Exception as error:  # the user's code: whatever goes wrong in it is told with the name of its file
-        raise UnknownEnvironment(f"env: {where!r} cannot be imported ({type(error).__name__}: {error})") from error
+    except (Exception, SystemExit) as error:
+        raise _refused(f"{where!r} cannot be imported", where, error) from error
     if not attribute or not hasattr(module, attribute):
         raise UnknownEnvironment(f"env: {where!r} has no attribute {attribute!r}")
     return getattr(module, attribute)
@@ -118,14 +120,29 @@ def _found(name: str) -> Environment:
     if ":" in name:
         env = load(name)
         # A function that is merely named is not called: a run folder must not be able to say os:abort.
-        return _environment(name, env() if env in ENVIRONMENTS.values() else env)
+        return _environment(name, _made(name, env) if env in ENVIRONMENTS.values() else env)
     if name in ENVIRONMENTS:
-        return _environment(name, ENVIRONMENTS[name]())
+        return _environment(name, _made(name, ENVIRONMENTS[name]))
     if name in _installed():
-        return _environment(name, _installed()[name].load())
+        return _environment(name, _made(name, _installed()[name].load))
     raise UnknownEnvironment(
         f"env: {name!r} is not one of {', '.join((*ENVIRONMENTS, *_installed()))}, nor a MODULE:ATTRIBUTE"
     )
+
+
+def _made(name: str, factory: Callable[[], Any]) -> Any:
+    try:
+        return factory()
+    except (Exception, SystemExit) as error:
+        raise _refused(f"{name!r} cannot be made", name, error) from error
+
+
+def _refused(what: str, where: str, error: BaseException) -> UnknownEnvironment:
+    """What went wrong in code of the user's, in one line with its place: our own words as they are."""
+    text = " ".join(str(error).split())
+    if isinstance(error, ContractError | GymnasiumError | PhysicsError | TaskError | UnknownEnvironment):
+        return UnknownEnvironment(f"env: {where!r}: {text}")
+    return UnknownEnvironment(f"env: {what} ({type(error).__name__}: {text})")
 
 
 def _environment(name: str, env: Any) -> Environment:

@@ -2,7 +2,7 @@
 
 from jaxtyping import Array, Float, Key
 
-from metacpo.envs.base import Environment, State, action_bound
+from metacpo.envs.base import Environment, State, action_bound, position_of
 from metacpo.envs.scene import Scene, scene_of
 from metacpo.tasks import Task, TaskDistribution
 
@@ -50,7 +50,7 @@ class Wrapped:
         return self.env.step(task, self.inner(state), action)
 
     def position(self, state: State) -> Float[Array, "*batch 2"]:
-        return self.env.position(self.inner(state))
+        return position_of(self.env, self.inner(state))
 
     def scene(self, task: Task, state: State) -> Scene:
         return scene_of(self.env, task, self.inner(state))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
-from metacpo.envs.base import Environment, State
+from metacpo.envs.base import Environment, State, position_of
 from metacpo.envs.scene import Scene, scene_of
 from metacpo.learner import Learner, TrainState
 from metacpo.outcomes import SplitResult
@@ -65,7 +65,7 @@ def record_all(learner: Learner, state: TrainState, result: SplitResult, seed: i
     keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), RENDER), len(drawn))
     with jax.default_matmul_precision("highest"):
         recordings = _record(learner, state, phi, tasks, keys)
-        positions = learner.env.position(recordings.states)
+        positions = position_of(learner.env, recordings.states)
     recordings, tasks, positions = jax.tree.map(_on_host, (recordings, tasks, positions))
     episodes = []
     for index, number in enumerate(result.drawn):
