@@ -29,12 +29,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from metacpo.algorithms.knobs import pack
-from metacpo.algorithms.meta import Sampler, collect
-from metacpo.algorithms.meta_gradient import MetaObjective, Walk
-from metacpo.algorithms.rule import update
+from metacpo.algorithms.inner_state import pack
+from metacpo.algorithms.meta import Sampler, run_inner_loop
+from metacpo.algorithms.meta_gradient import MetaObjective, InnerLoop
+from metacpo.algorithms.policy_update import update
 from metacpo.estimation import Batch, make_batch, shared_cost_values
-from metacpo.learner import Learner, TrainState
+from metacpo.learner import TrainingSetup, TrainState
 from metacpo.rollout import rollout
 from metacpo.tasks import Task
 from metacpo.training import open_run
@@ -66,12 +66,12 @@ VARIANTS = (
 )
 
 
-def sampler(learner: Learner, state: TrainState, tasks: Task, episodes: int, key: Key[Array, ""], how: Variant):
-    """`learner.sampler` with the variant's random numbers and critics."""
-    settings, M = learner.estimation, tasks.cost_limit.shape[0]
+def sampler(setup: TrainingSetup, state: TrainState, tasks: Task, episodes: int, key: Key[Array, ""], how: Variant):
+    """`setup.sampler` with the variant's random numbers and critics."""
+    settings, M = setup.estimation, tasks.cost_limit.shape[0]
 
     def roll(phi: Float[Array, " n"], task: Task, key: Key[Array, ""]):
-        return rollout(learner.env, learner.policy, phi, state.normaliser, task, key, episodes)
+        return rollout(setup.env, setup.policy, phi, state.normaliser, task, key, episodes)
 
     def estimate(data, limit, reward_values, cost_values):
         batch, stats = make_batch(data, state.normaliser, limit, settings, cost_values)
@@ -98,28 +98,28 @@ def sampler(learner: Learner, state: TrainState, tasks: Task, episodes: int, key
     return sample
 
 
-def collect_reusing(learner: Learner, state: TrainState, sample: Sampler, key: Key[Array, ""], meta) -> Walk:
-    """`collect`, but update k sees D⁰..D^k: one batch of all their steps, c and its margins those of D^k."""
-    K, policy, rule = meta.steps, learner.policy, learner.algorithm.inner
+def collect_reusing(setup: TrainingSetup, state: TrainState, sample: Sampler, key: Key[Array, ""], meta) -> InnerLoop:
+    """`run_inner_loop`, but update k sees D⁰..D^k: one batch of all their steps, c and its margins those of D^k."""
+    K, policy, rule = meta.steps, setup.policy, setup.algorithm.inner
     first_key, *keys = jax.random.split(key, K + 1)
-    start = jax.tree.map(lambda x: jnp.broadcast_to(x, (meta.tasks, *x.shape)), (state.theta, state.knobs))
+    start = jax.tree.map(lambda x: jnp.broadcast_to(x, (meta.tasks, *x.shape)), (state.theta, state.inner_state))
     batch, stats = sample(start[0], first_key)
     empty = jax.tree.map(lambda x: jnp.zeros((K, *x.shape), x.dtype), batch)
 
     def inner_step(carry, per_step):
-        phi, knobs, memory, batch = carry
+        phi, inner_state, memory, batch = carry
         k, key = per_step
         memory = jax.tree.map(lambda all, one: all.at[k].set(one), memory, batch)
         together = joined(memory, batch, k)
-        phi, knobs, updates = jax.vmap(lambda p, y, D: update(policy, p, y, D, rule))(phi, knobs, together)
+        phi, inner_state, updates = jax.vmap(lambda p, y, D: update(policy, p, y, D, rule))(phi, inner_state, together)
         fresh, stats = sample(phi, key)
-        return (phi, knobs, memory, fresh), (together, updates, stats)
+        return (phi, inner_state, memory, fresh), (together, updates, stats)
 
     carry, (batches, updates, later) = jax.lax.scan(
         inner_step, (*start, empty, batch), (jnp.arange(K), jnp.stack(keys))
     )
     stats = jax.tree.map(lambda one, rest: jnp.concatenate([one[None], rest]), stats, later)
-    return Walk(batches, updates, stats, carry[0], carry[3])
+    return InnerLoop(batches, updates, stats, carry[0], carry[3])
 
 
 def joined(memory: Batch, newest: Batch, k: Float[Array, ""]) -> Batch:
@@ -137,22 +137,22 @@ def joined(memory: Batch, newest: Batch, k: Float[Array, ""]) -> Batch:
     return Batch(**flat, c=newest.c, margin=newest.margin, outer_margin=newest.outer_margin)
 
 
-def gradients(learner: Learner, state: TrainState, how: Variant, draws: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def gradients(setup: TrainingSetup, state: TrainState, how: Variant, draws: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(∇F, ∇G) [2, n] and the cosines of halves [2] of every draw."""
-    own = learner.meta
+    own = setup.meta
     meta = replace(own, tasks=own.tasks * how.more_tasks, episodes=own.episodes // how.more_tasks)
-    objective = MetaObjective(learner.policy, learner.algorithm.inner)
+    objective = MetaObjective(setup.policy, setup.algorithm.inner)
 
     @jax.jit
     def one(key: Key[Array, ""]):
-        task_key, common_key, walk_key = jax.random.split(key, 3)
-        tasks = learner.tasks.sample_batch(task_key, meta.tasks)
-        sample = sampler(learner, state, tasks, meta.episodes, common_key, how)
+        task_key, common_key, loop_key = jax.random.split(key, 3)
+        tasks = setup.tasks.sample_batch(task_key, meta.tasks)
+        sample = sampler(setup, state, tasks, meta.episodes, common_key, how)
         if how.reuse:
-            walk = collect_reusing(learner, state, sample, walk_key, meta)
+            loop = collect_reusing(setup, state, sample, loop_key, meta)
         else:
-            walk = collect(learner.policy, state.theta, state.knobs, sample, walk_key, meta, learner.algorithm.inner)
-        found = objective.rows(pack(state.theta, state.knobs, ()), state.theta, state.knobs, walk)
+            loop = run_inner_loop(setup.policy, state.theta, state.inner_state, sample, loop_key, meta, setup.algorithm.inner)
+        found = objective.rows(pack(state.theta, state.inner_state, ()), state.theta, state.inner_state, loop)
         return jnp.stack([found.g, jnp.sum(found.b, axis=0)]), found.agreement
 
     for i in range(draws):
@@ -179,10 +179,10 @@ def main() -> None:
         writer.writerow((*HEADER, *FIGURES))
         for run_dir in args.run_dirs:
             run = open_run(run_dir)
-            meta = run.learner.meta
+            meta = run.setup.meta
             for how in VARIANTS:
-                drawn = list(gradients(run.learner, run.state, how, args.draws))
-                steps = meta.tasks * meta.episodes * (meta.steps + 1) * run.learner.env.episode_length
+                drawn = list(gradients(run.setup, run.state, how, args.draws))
+                steps = meta.tasks * meta.episodes * (meta.steps + 1) * run.setup.env.episode_length
                 sizes = (meta.tasks * how.more_tasks, meta.episodes // how.more_tasks, steps)
                 for i, name in enumerate(("return", "cost")):
                     pairs = [cosine(a[0][i], b[0][i]) for a, b in combinations(drawn, 2)]

@@ -26,12 +26,12 @@ COLUMNS = ("algorithm", "seconds", "ratio", "MiB", "env_steps", "compile_seconds
 
 def compiled(name: str, preset: str):
     """(the algorithm's meta-iteration, its first state, seconds that compilation took)."""
-    learner = build(Config.preset(preset, algorithm=name))
-    state = init_state(learner, 0)
+    setup = build(Config.preset(preset, algorithm=name))
+    state = init_state(setup, 0)
     begin = time.perf_counter()
     with jax.default_matmul_precision("highest"):
-        executable = jax.jit(meta_iteration, static_argnums=0).lower(learner, state).compile()
-    return learner, executable, state, time.perf_counter() - begin
+        executable = jax.jit(meta_iteration, static_argnums=0).lower(setup, state).compile()
+    return setup, executable, state, time.perf_counter() - begin
 
 
 def main() -> None:
@@ -44,11 +44,11 @@ def main() -> None:
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     steps = {}
     for _ in range(1 + args.rounds):  # the first warms up
-        for name, (learner, executable, state, _) in programs.items():
+        for name, (setup, executable, state, _) in programs.items():
             begin = time.perf_counter()
             _, row = jax.block_until_ready(executable(state))
             seconds[name].append(time.perf_counter() - begin)
-            meta = learner.meta
+            meta = setup.meta
             steps[name] = round(meta.tasks * (meta.steps + 1) * meta.episodes * float(row["Metrics/EpLen"]))
     least = statistics.median(seconds["meta-cpo"][1:])
     print(f"{args.preset}, {os.cpu_count()} cores")

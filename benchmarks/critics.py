@@ -38,7 +38,7 @@ from metacpo.estimation import EstimationSettings, make_batch
 from metacpo.estimation.batch import episode_stats
 from metacpo.estimation.critics import CRITICS, CriticName, fit_values
 from metacpo.estimation.returns import returns_to_go
-from metacpo.learner import Learner
+from metacpo.learner import TrainingSetup
 from metacpo.rollout import Trajectory, rollout
 from metacpo.training import open_run
 
@@ -53,9 +53,9 @@ class Judge:
 
     def __init__(self, run_dir: Path, episodes: int = EPISODES):
         run = open_run(run_dir)
-        self.learner: Learner = run.learner
+        self.setup: TrainingSetup = run.setup
         self.theta, self.normaliser = run.state.theta, run.state.normaliser
-        self.tasks = self.learner.tasks.sample_batch(jax.random.key(11), TASKS, "held-out")
+        self.tasks = self.setup.tasks.sample_batch(jax.random.key(11), TASKS, "held-out")
         self.roll = jax.jit(self._roll, static_argnums=2)
         self.measure = jax.jit(self._measure)
         self.episodes = episodes
@@ -64,13 +64,13 @@ class Judge:
 
     def _roll(self, theta: jax.Array, key: jax.Array, episodes: int) -> Trajectory:
         def one(task, k):
-            return rollout(self.learner.env, self.learner.policy, theta, self.normaliser, task, k, episodes)
+            return rollout(self.setup.env, self.setup.policy, theta, self.normaliser, task, k, episodes)
 
         return jax.vmap(one)(self.tasks, jax.random.split(key, TASKS))
 
     def _measure(self, theta: jax.Array) -> jax.Array:
         """(return, limited cost) of θ, mean over tasks and fresh episodes that are the same for every θ."""
-        settings = self.learner.estimation
+        settings = self.setup.estimation
         data = self._roll(theta, jax.random.key(2000), JUDGES)
         stats = jax.vmap(lambda d, limit: episode_stats(d, limit, settings))(data, self.tasks.cost_limit)
         cost = stats.episode_cost if settings.cost_measure == "episode" else stats.discounted_cost
@@ -81,14 +81,14 @@ class Judge:
 
         def one(task, data: Trajectory) -> jax.Array:
             batch, _ = make_batch(data, self.normaliser, task.cost_limit, settings)
-            g, b, _ = linearise(self.learner.policy, self.theta, batch)  # pyright: ignore[reportGeneralTypeIssues]
+            g, b, _ = linearise(self.setup.policy, self.theta, batch)  # pyright: ignore[reportGeneralTypeIssues]
             return jnp.stack([-g, jnp.sum(b, axis=0)])
 
         return jax.jit(lambda data: jax.vmap(one)(self.tasks, data))
 
     def references(self, count: int) -> np.ndarray:
         """Two halves of the reference, [2, M, 2, n]."""
-        settings = self.learner.estimation
+        settings = self.setup.estimation
         whole = dataclasses.replace(settings, critic="ridge", cost_critic="ridge", gamma=1.0, lam=1.0, cost_lam=1.0)
         if settings.cost_measure == "episode":
             whole = dataclasses.replace(whole, cost_gamma=1.0)
@@ -190,7 +190,7 @@ def main() -> None:
     for run_dir in args.run_dirs:
         judge = Judge(run_dir, args.episodes)
         halves_of_reference = judge.references(args.references) if args.references else None
-        for signal, critic, settings in contenders(judge.learner.estimation):
+        for signal, critic, settings in contenders(judge.setup.estimation):
             gamma = (settings.gamma, settings.cost_gamma)[signal]
             gradients, seconds = judge.gradients(settings)
             mean = gradients[:, :, signal].mean(axis=1)

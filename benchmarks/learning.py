@@ -63,7 +63,7 @@ def evaluated(run: Run, tuning: bool) -> None:
     path = run.path / "adaptation.csv"
     if not path.exists() or {int(line["task"]) for line in read_lines(path)} != set(range(tasks)):
         settings = dataclasses.replace(run.config.adaptation, tasks=tasks)
-        write(run.path, evaluate(run.learner, run.state, settings, SPLITS, seed))
+        write(run.path, evaluate(run.setup, run.state, settings, SPLITS, seed))
         if run.budget.iterations:  # a report draws a training; adaptation from scratch has none
             write_report([run.path])
 

@@ -25,21 +25,21 @@ from rich.console import Console
 from metacpo.compilation import count_compilations
 from metacpo.config import Config, build
 from metacpo.envs.physics import MujocoC
-from metacpo.learner import Learner, init_state, warmup
+from metacpo.learner import TrainingSetup, init_state, warmup
 from metacpo.rollout import rollout
 from metacpo.training import compile_iteration
 
 ROUNDS = 7
 
 
-def ours(learner: Learner, worlds: int, episodes: int):
+def ours(setup: TrainingSetup, worlds: int, episodes: int):
     """One compiled rollout of `worlds` tasks × `episodes` episodes; call it with a key."""
-    state = init_state(learner, 0)
-    tasks = learner.tasks.sample_batch(jax.random.key(1), worlds)
+    state = init_state(setup, 0)
+    tasks = setup.tasks.sample_batch(jax.random.key(1), worlds)
 
     def roll(key):
         def one(task, k):
-            return rollout(learner.env, learner.policy, state.theta, state.normaliser, task, k, episodes).reward
+            return rollout(setup.env, setup.policy, state.theta, state.normaliser, task, k, episodes).reward
 
         return jax.vmap(one)(tasks, jax.random.split(key, worlds))
 
@@ -71,11 +71,11 @@ def bare(physics: MujocoC, worlds: int, steps: int, per_call: int) -> float:
     return time.perf_counter() - begin
 
 
-def rollout_speed(learner: Learner) -> dict[str, float]:
+def rollout_speed(setup: TrainingSetup) -> dict[str, float]:
     """Env steps/s of the three contenders and the two ratios."""
-    tasks, episodes = learner.meta.tasks, learner.meta.episodes
-    steps, worlds = learner.env.episode_length, learner.meta.tasks * learner.meta.episodes
-    roll, physics = ours(learner, tasks, episodes), learner.env.physics  # pyright: ignore[reportAttributeAccessIssue]
+    tasks, episodes = setup.meta.tasks, setup.meta.episodes
+    steps, worlds = setup.env.episode_length, setup.meta.tasks * setup.meta.episodes
+    roll, physics = ours(setup, tasks, episodes), setup.env.physics  # pyright: ignore[reportAttributeAccessIssue]
     seconds: dict[str, list[float]] = {"ours": [], "bare, a call per step": [], "bare, a call per episode": []}
     for i in range(ROUNDS):
         begin = time.perf_counter()
@@ -90,9 +90,9 @@ def rollout_speed(learner: Learner) -> dict[str, float]:
     return result
 
 
-def learning_share(config: Config, learner: Learner) -> dict[str, float]:
+def learning_share(config: Config, setup: TrainingSetup) -> dict[str, float]:
     """Seconds of both kinds of iteration, the share of them outside physics, and compilations."""
-    physics = learner.env.physics  # pyright: ignore[reportAttributeAccessIssue]
+    physics = setup.env.physics  # pyright: ignore[reportAttributeAccessIssue]
     spent = [0.0]
     advance = physics._advance
 
@@ -105,7 +105,7 @@ def learning_share(config: Config, learner: Learner) -> dict[str, float]:
     physics._advance = timed
     result: dict[str, float] = {}
     with count_compilations() as compilations:
-        for name, who in (("warm-up", warmup(learner, config.warmup)), ("meta", learner)):
+        for name, who in (("warm-up", warmup(setup, config.warmup)), ("meta", setup)):
             state = init_state(who, 0)
             begin = time.perf_counter()
             iterate = compile_iteration(who, state, Console(quiet=True))
@@ -130,8 +130,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None, help="also write the figures as CSV")
     out = parser.parse_args().out
     config = Config.preset("point-circle")
-    learner = build(config)
-    figures = rollout_speed(learner) | learning_share(config, learner)
+    setup = build(config)
+    figures = rollout_speed(setup) | learning_share(config, setup)
     for name, value in figures.items():
         print(f"{name:62s} {value:12.3f}")
     if out:

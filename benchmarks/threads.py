@@ -30,9 +30,9 @@ def measure(preset: str) -> float:
     from metacpo.config import Config, build
     from metacpo.learner import init_state
 
-    learner = build(Config.preset(preset))
-    state = init_state(learner, 0)
-    iterate = training.compile_iteration(learner, state, Console(quiet=True))
+    setup = build(Config.preset(preset))
+    state = init_state(setup, 0)
+    iterate = training.compile_iteration(setup, state, Console(quiet=True))
     seconds = []
     for _ in range(5):
         begin = time.perf_counter()

@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 
 from metacpo.algorithms.meta import Algorithm, MetaSettings
-from metacpo.algorithms.rule import Rule
+from metacpo.algorithms.policy_update import PolicyUpdate
 from metacpo.algorithms.trust_region import TrustRegionSettings
 from metacpo.envs import State
 from metacpo.estimation import EstimationSettings
-from metacpo.learner import Learner
+from metacpo.learner import TrainingSetup
 from metacpo.policies import GaussianPolicy
 from metacpo.tasks import Parameter, Task, TaskDistribution
 
@@ -111,12 +111,12 @@ class Faulty:
         )
 
 
-def learner(fault: int | jax.Array, damping: float = 0.1) -> Learner:
+def learner(fault: int | jax.Array, damping: float = 0.1) -> TrainingSetup:
     """Meta-CPO with K = 2, M = 4 and a tiny policy on the line with this fault (one of CODES)."""
     world = Faulty(fault)
     region = TrustRegionSettings(max_kl=0.05, damping=damping, fisher_stride=1)
-    rule = Rule(region=region)
-    return Learner(
+    rule = PolicyUpdate(region=region)
+    return TrainingSetup(
         env=world,
         tasks=world.tasks,
         policy=GaussianPolicy(world.observation_size, world.action_size, (4,), 0.5),

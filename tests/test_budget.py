@@ -121,10 +121,10 @@ def trained(tmp_path_factory):
     """Algorithm ↦ its finished run; whatever is compiled for one is used again by the tests after it."""
     compiled, runs, compile_iteration = {}, {}, training.compile_iteration
 
-    def compile_once(learner, state, console):
-        key = learner.meta, learner.algorithm.adapts
+    def compile_once(setup, state, console):
+        key = setup.meta, setup.algorithm.adapts
         if key not in compiled:
-            compiled[key] = compile_iteration(learner, state, console)
+            compiled[key] = compile_iteration(setup, state, console)
         return compiled[key]
 
     def run(algorithm):
@@ -155,11 +155,11 @@ def test_a_resumed_training_ends_where_it_would_have(trained, tmp_path, monkeypa
     with monkeypatch.context() as patch:
         count, seen = training._env_steps, []
 
-        def interrupt(learner, row):
+        def interrupt(setup, row):
             seen.append(row)
             if len(seen) == 4:
                 signal.raise_signal(signal.SIGINT)
-            return count(learner, row)
+            return count(setup, row)
 
         patch.setattr(training, "_env_steps", interrupt)
         run = training.train(config, tmp_path / "run")
@@ -196,8 +196,8 @@ def test_progress_counts_steps_and_the_time_left_follows_from_them(tmp_path, mon
     """After the warm-up and one meta-iteration, which took 3 s for 45 of 90 planned steps, half as many as it might."""
     now = [100.0]
     monkeypatch.setattr(training.time, "perf_counter", lambda: now[0])
-    learner = build(TINY)
-    run = training.Run(tmp_path, TINY, learner, init_state(learner, 0))
+    setup = build(TINY)
+    run = training.Run(tmp_path, TINY, setup, init_state(setup, 0))
     clock = training._Clock(16, 0.0)
     clock.start_lap()
     now[0] += 3.0

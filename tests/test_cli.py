@@ -186,7 +186,7 @@ def evaluated(monkeypatch):
     """What `evaluate` was called with, and what was written; nothing is computed."""
     calls = {}
 
-    def evaluate(learner, state, settings, splits, seed, cost_limit=None, task=None):
+    def evaluate(setup, state, settings, splits, seed, cost_limit=None, task=None):
         calls["evaluate"] = dict(settings=settings, splits=splits, seed=seed, cost_limit=cost_limit, task=task)
         return "the result"
 

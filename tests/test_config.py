@@ -27,10 +27,10 @@ def numeric_fields(settings, prefix=""):
 @pytest.mark.parametrize("name", presets())
 def test_every_preset_loads_and_builds_what_it_says(name):
     config = Config.preset(name)
-    learner = build(config)
+    setup = build(config)
     assert config.preset_name == name
-    assert learner.policy.hidden == config.hidden
-    assert learner.tasks.cost_limit == (config.cost_limit,)
+    assert setup.policy.hidden == config.hidden
+    assert setup.tasks.cost_limit == (config.cost_limit,)
 
 
 def test_presets_limit_the_cost_that_the_design_says():
@@ -74,9 +74,9 @@ def test_one_constraint_on_the_sum_or_one_on_each():
     }
     for (constraints, cost_limit), expected in limits.items():
         config = Config.preset("car-circle-hazard", constraints=constraints, cost_limit=cost_limit)
-        learner = build(config)
-        assert learner.tasks.cost_limit == expected
-        assert len(learner.env.cost_names) == len(expected)
+        setup = build(config)
+        assert setup.tasks.cost_limit == expected
+        assert len(setup.env.cost_names) == len(expected)
 
 
 @pytest.mark.parametrize("constraints", ["sum", "each"])
@@ -94,21 +94,21 @@ def test_every_algorithm_has_a_name_and_is_built():
     steps = Config.preset(SMOKE).meta.steps
     found = {}
     for name in ALGORITHMS:
-        learner = build(Config.preset(SMOKE, algorithm=name))
-        found[name] = (learner.meta.steps > 0, learner.algorithm.reads_costs)
-        assert learner.meta.steps == (steps if learner.algorithm.adapts else 0)
+        setup = build(Config.preset(SMOKE, algorithm=name))
+        found[name] = (setup.meta.steps > 0, setup.algorithm.reads_costs)
+        assert setup.meta.steps == (steps if setup.algorithm.adapts else 0)
     pooled, blind = {"cpo", "trpo", "pcpo", "cpo-lagrangian", "trpo-lagrangian"}, {"trpo", "meta-trpo"}
     assert found == {name: (name not in pooled, name not in blind) for name in ALGORITHMS}
 
 
 def test_what_a_preset_says_of_its_own_algorithm_is_not_said_of_others():
     own, other = Config.preset("point-circle"), Config.preset("point-circle", algorithm="cpo")
-    assert (own.meta.meta_constraints, own.meta.held) == ("per_task", "every")
-    assert (other.meta.meta_constraints, other.meta.held) == ("mean", "adapted")
+    assert (own.meta.meta_constraints, own.meta.constraint_on) == ("per_task", "every")
+    assert (other.meta.meta_constraints, other.meta.constraint_on) == ("mean", "adapted")
     assert other.meta.episodes == own.meta.episodes
     build(other)  # cpo has no constraint on adapted policies, and refuses one that is asked for
-    with pytest.raises(ConfigError, match=r"meta\.held: 'every' is not for algorithm 'cpo'"):
-        build(Config.preset("point-circle", algorithm="cpo", meta={"held": "every"}))
+    with pytest.raises(ConfigError, match=r"meta\.constraint_on: 'every' is not for algorithm 'cpo'"):
+        build(Config.preset("point-circle", algorithm="cpo", meta={"constraint_on": "every"}))
 
 
 def test_a_setting_that_is_gone_is_unknown_in_settings_of_ones_own_and_left_out_of_an_old_run(tmp_path):
@@ -159,9 +159,9 @@ SENSELESS = {
     "meta.meta_constraints: 'per_task' is not for algorithm 'cpo'": dict(
         algorithm="cpo", meta={"meta_constraints": "per_task"}
     ),
-    "meta.held: 'every' is not for algorithm 'safe-meta'": dict(algorithm="safe-meta", meta={"held": "every"}),
-    "meta.held: 'every' is not for meta.meta_gradient 'e_maml'": dict(
-        meta={"held": "every", "meta_gradient": "e_maml"}
+    "meta.constraint_on: 'every' is not for algorithm 'safe-meta'": dict(algorithm="safe-meta", meta={"constraint_on": "every"}),
+    "meta.constraint_on: 'every' is not for meta.meta_gradient 'e_maml'": dict(
+        meta={"constraint_on": "every", "meta_gradient": "e_maml"}
     ),
     "meta.meta_gradient: 'first_order' is not for algorithm 'safe-meta'": dict(
         algorithm="safe-meta", meta={"meta_gradient": "first_order"}

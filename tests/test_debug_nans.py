@@ -23,8 +23,8 @@ def breaking(monkeypatch, tmp_path):
     monkeypatch.setenv("METACPO_CACHE_DIR", str(tmp_path / "cache"))
     compile_iteration = training.compile_iteration
 
-    def compile_with_fault(learner, state, console):
-        iterate = compile_iteration(learner, state, console)
+    def compile_with_fault(setup, state, console):
+        iterate = compile_iteration(setup, state, console)
 
         def run(state):
             after, row = iterate(state)

@@ -50,7 +50,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def result(run):
-    return evaluate(run.learner, run.state, CONFIG.adaptation, SPLITS, seed=0)
+    return evaluate(run.setup, run.state, CONFIG.adaptation, SPLITS, seed=0)
 
 
 def test_one_row_for_every_split_task_and_step(result):
@@ -87,9 +87,9 @@ def test_splits_are_those_of_the_task_distribution(result):
 
 
 def test_the_seed_decides_everything_and_the_limit_only_the_limit(run, result):
-    again = evaluate(run.learner, run.state, CONFIG.adaptation, SPLITS, seed=0)
+    again = evaluate(run.setup, run.state, CONFIG.adaptation, SPLITS, seed=0)
     assert again.rows == result.rows
-    other = evaluate(run.learner, run.state, CONFIG.adaptation, ("held-out",), seed=1, cost_limit=0.0)
+    other = evaluate(run.setup, run.state, CONFIG.adaptation, ("held-out",), seed=1, cost_limit=0.0)
     assert all(row.cost_limit == 0.0 and row.satisfied == (row.episode_cost == 0) for row in other.rows)
     assert not np.allclose(other.splits[0].tasks.params["radius"], result.splits[0].tasks.params["radius"])
 
@@ -103,7 +103,7 @@ def test_the_last_step_is_judged_on_episodes_that_no_update_saw(run, result):
     assert len(np.unique(phi, axis=0)) == 4 and not np.any(np.all(phi == np.asarray(run.state.theta), axis=1))
     task = jax.tree.map(lambda x: x[0], held_out.tasks)
     data = jax.jit(
-        lambda p, k: rollout(run.learner.env, run.learner.policy, p, run.state.normaliser, task, k, 8)
+        lambda p, k: rollout(run.setup.env, run.setup.policy, p, run.state.normaliser, task, k, 8)
     )(held_out.adaptation.phi[0], jax.random.key(7))  # fmt: skip
     fresh = float(episode_stats(data, task.cost_limit, EstimationSettings()).episode_return)
     spread = float(np.std(np.sum(np.asarray(data.reward), axis=0)))
@@ -183,8 +183,8 @@ def test_mean_actions_are_rolled_out_for_every_policy_on_the_way(run, result):
 
     @jax.jit
     def judge(phi, task, key):
-        data = rollout(run.learner.env, run.learner.policy, phi, run.state.normaliser, task, key, 8, deterministic=True)
-        return jnp.sum(data.reward, axis=0), data.action, run.learner.policy(phi, run.state.normaliser(data.obs)).mean
+        data = rollout(run.setup.env, run.setup.policy, phi, run.state.normaliser, task, key, 8, deterministic=True)
+        return jnp.sum(data.reward, axis=0), data.action, run.setup.policy(phi, run.state.normaliser(data.obs)).mean
 
     for step, task in np.ndindex(2, 4):
         earned, action, mean = judge(
@@ -241,8 +241,8 @@ def test_adapting_to_one_task_gives_its_policy_and_its_curve(run, monkeypatch):
     monkeypatch.setattr(evaluation, "open_run", lambda folder: run)
     real = evaluation.evaluate
 
-    def spy(learner, state, settings, splits, seed, task=None, cost_limit=None):
-        seen["result"] = real(learner, state, settings, splits, seed, task, cost_limit)
+    def spy(setup, state, settings, splits, seed, task=None, cost_limit=None):
+        seen["result"] = real(setup, state, settings, splits, seed, task, cost_limit)
         return seen["result"]
 
     monkeypatch.setattr(evaluation, "evaluate", spy)

@@ -14,7 +14,7 @@ from metacpo.algorithms import meta_gradient
 from metacpo.estimation import critics
 from metacpo.health import firing
 from metacpo.learner import init_state, meta_iteration
-from metacpo.metrics import describe
+from metacpo.tags import describe
 from metacpo.solver import Case
 
 ITERATIONS = 4
@@ -53,8 +53,8 @@ def exploding(code):
 
 
 def poisoned(code):
-    """The walk as a function of θ; under the fault "gradient" the derivative of about half of the tasks is NaN."""
-    replay = meta_gradient.replay
+    """The loop as a function of θ; under the fault "gradient" the derivative of about half of the tasks is NaN."""
+    differentiable_inner_loop = meta_gradient.differentiable_inner_loop
 
     @jax.custom_vjp
     def poison(phi, bad):
@@ -62,8 +62,8 @@ def poisoned(code):
 
     poison.defvjp(lambda phi, bad: (phi, bad), lambda bad, g: (jnp.where(bad, jnp.nan, g), None))
 
-    def replayed(policy, theta, knobs, batches, updates, *how):
-        phi, path = replay(policy, theta, knobs, batches, updates, *how)
+    def replayed(policy, theta, inner_state, batches, updates, *how):
+        phi, path = differentiable_inner_loop(policy, theta, inner_state, batches, updates, *how)
         return poison(phi, (batches.reward_advantage[0, 0] > 0) & (code == faults.CODES["gradient"])), path
 
     return replayed
@@ -91,7 +91,7 @@ def faulty(fault: str):
 
 def assert_finite(states, rows):
     for state in states:
-        for part in (state.theta, state.knobs, state.normaliser):
+        for part in (state.theta, state.inner_state, state.normaliser):
             assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(part))
     for number, row in enumerate(rows):
         for tag, value in row.items():

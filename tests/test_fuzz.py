@@ -30,7 +30,7 @@ TREES = [tomllib.loads(data.decode()) for data in PRESETS]
 
 @pytest.fixture(autouse=True)
 def nothing_is_trained(monkeypatch, tmp_path):
-    """`train` ends when the learner is built; whatever a command leaves behind would lie in tmp_path."""
+    """`train` ends when the setup is built; whatever a command leaves behind would lie in tmp_path."""
 
     def train(config, folder, debug_nans=False):
         build(config)
@@ -141,9 +141,9 @@ def test_any_command_line(tmp_path, words):
 
 @pytest.fixture(scope="module")
 def run():
-    """A run of which nothing but its learner, its config and its steps are asked."""
+    """A run of which nothing but its setup, its config and its steps are asked."""
     config = Config.preset(SMOKE)
-    return SimpleNamespace(config=config, learner=build(config), state=None, env_steps=None)
+    return SimpleNamespace(config=config, setup=build(config), state=None, env_steps=None)
 
 
 @pytest.fixture

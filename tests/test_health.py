@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from metacpo import health
-from metacpo.metrics import describe
+from metacpo.tags import describe
 from metacpo.solver import Case
 from metacpo.watch import Watch
 
@@ -23,11 +23,11 @@ def healthy(count: int) -> dict[str, np.ndarray]:
     columns |= {"Meta/KL": 0.01 * ones, "Meta/TrustRegion": 0.02 * ones, "Train/KL": 0.1 * ones}
     columns |= {"Misc/TrustRegion": 0.2 * ones, "Meta/CGResidual": zeros, "Misc/CGResidual": zeros}
     columns |= {"Metrics/EpRet": np.arange(count) * 1.0, COST: 10 * ones, "Metrics/CostLimit": 12 * ones}
-    columns |= {"Misc/NormaliserDrift": 0.1 * ones, "Misc/Edge": zeros, "Meta/Edge": zeros}
+    columns |= {"Misc/NormaliserDrift": 0.1 * ones, "Misc/DerivativeClipped": zeros, "Meta/DerivativeClipped": zeros}
     return columns | {"iteration": np.arange(1, count + 1)}
 
 
-def rule(name: str) -> health.Rule:
+def rule(name: str) -> health.PolicyUpdate:
     return next(rule for rule in health.RULES if rule.name == name)
 
 
@@ -76,8 +76,8 @@ EDGES = [
     ),
     ("limit out of reach", {"Metrics_EpCost": 12.1, "Misc_Case_RECOVERING": 22}, {"Metrics_EpCost": 12.1}),
     ("normaliser drift", {"Misc_NormaliserDrift": 1.01}, {"Misc_NormaliserDrift": 1}),
-    ("meta-gradient often bounded", {"Misc_Edge": 10.1}, {"Misc_Edge": 10}),
-    ("meta-gradient often bounded", {"Meta_Edge": [1] * 6 + [0] * 4}, {"Meta_Edge": [1] * 5 + [0] * 5}),
+    ("meta-gradient often bounded", {"Misc_DerivativeClipped": 10.1}, {"Misc_DerivativeClipped": 10}),
+    ("meta-gradient often bounded", {"Meta_DerivativeClipped": [1] * 6 + [0] * 4}, {"Meta_DerivativeClipped": [1] * 5 + [0] * 5}),
 ]
 
 

@@ -20,6 +20,8 @@ LAYERS = {
     "interrupts": 4,
     "threads": 4,
     "health": 0,
+    "settings": 0,
+    "tags": 0,
     "numeric": 0,
     "statistics": 0,
     "learner": 4,
@@ -35,7 +37,6 @@ LAYERS = {
     "outcomes": 4,
     "outcome_tables": 4,
     "config": 4,
-    "settings": 4,
     "study": 4,
     "render": 5,
     "report": 5,
@@ -47,7 +48,7 @@ LAYERS = {
 }
 # Pairs that must never meet although their layers would allow it: (importer, imported).
 NEVER = {("algorithms", "envs"), ("envs", "solver"), ("policies", "solver"), ("rollout", "solver")}
-REPORT_MAY_IMPORT = {"report", "folder", "health", "statistics"}
+REPORT_MAY_IMPORT = {"report", "folder", "health", "statistics", "tags"}
 MUJOCO_ONLY_IN = "envs/physics/"
 
 

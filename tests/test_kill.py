@@ -1,7 +1,7 @@
 """Kill −9 at any moment: what resumes ends bit for bit as if nothing had happened.
 
 The sessions are forked from a server that has imported everything, and most have a learner that costs nothing: what a
-kill can hurt is files, and those are real. The slow test has a real learner.
+kill can hurt is files, and those are real. The slow test has a real setup.
 """
 
 import csv
@@ -43,7 +43,7 @@ def pretended(state: TrainState) -> tuple[TrainState, dict[str, np.ndarray]]:
 def pretend() -> None:
     """From now on this process trains the learner that costs nothing."""
     training.logged_tags = lambda run: sorted(COUNTED)
-    training.compile_iteration = lambda learner, state, console: pretended
+    training.compile_iteration = lambda setup, state, console: pretended
 
 
 def session(config: Config, run_dir: Path, real: bool) -> None:

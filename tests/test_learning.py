@@ -14,7 +14,7 @@ def curves(preset, tmp_path):
     """Train a preset and adapt to its held-out tasks: these, and return, cost [K + 1, M] and limit [M]."""
     config = Config.preset(preset)
     run = training.train(config, tmp_path / "run")
-    result = evaluate(run.learner, run.state, config.adaptation, ("held-out",), seed=0).splits[0]
+    result = evaluate(run.setup, run.state, config.adaptation, ("held-out",), seed=0).splits[0]
     stats, limit = result.adaptation.stats, np.asarray(result.tasks.cost_limit)[:, 0]
     tasks = [jax.tree.map(lambda x: x[i], result.tasks) for i in range(len(limit))]  # noqa: B023
     return tasks, np.asarray(stats.episode_return), np.asarray(stats.episode_cost)[..., 0], limit
@@ -24,7 +24,7 @@ def curves(preset, tmp_path):
 def test_point_circle_is_good_and_safe_after_five_updates(tmp_path):
     config = Config.preset("point-circle")
     run = training.train(config, tmp_path / "run")
-    rows = evaluate(run.learner, run.state, config.adaptation, ("held-out", "shifted"), seed=0).rows
+    rows = evaluate(run.setup, run.state, config.adaptation, ("held-out", "shifted"), seed=0).rows
     last = {split: [r for r in rows if r.split == split and r.step == 5] for split in ("held-out", "shifted")}
     assert len(last["held-out"]) == len(last["shifted"]) == 20
     assert np.mean([row.episode_return for row in last["held-out"]]) >= 30

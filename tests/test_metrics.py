@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from metacpo.metrics import MetricsError, MetricsWriter, describe
+from metacpo.metrics import MetricsError, MetricsWriter
+from metacpo.tags import describe
 from metacpo.progress import Row, clock, progress
 
 THIRD = np.float32(1) / np.float32(3)

@@ -28,7 +28,7 @@ def run_of(folder, preset):
 
 
 def evaluated(run):
-    return run, evaluate(run.learner, run.state, run.config.adaptation, ("held-out",), seed=0)
+    return run, evaluate(run.setup, run.state, run.config.adaptation, ("held-out",), seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -87,20 +87,20 @@ def filmed(pair):
 @pytest.mark.parametrize("preset", ["navigation", "tabular"])
 def test_the_recorded_episode_is_the_rollout_with_every_state_kept(preset, tmp_path):
     run = run_of(tmp_path, preset)
-    learner, state, key = run.learner, run.state, jax.random.key(5)
-    task = learner.tasks.make({})
-    recording = jax.jit(record, static_argnums=0)(learner, state, state.theta, task, key)
-    expected = rollout(learner.env, learner.policy, state.theta, state.normaliser, task, key, 1)
+    setup, state, key = run.setup, run.state, jax.random.key(5)
+    task = setup.tasks.make({})
+    recording = jax.jit(record, static_argnums=0)(setup, state, state.theta, task, key)
+    expected = rollout(setup.env, setup.policy, state.theta, state.normaliser, task, key, 1)
     np.testing.assert_allclose(recording.states.reward[1:], expected.reward[:, 0], atol=1e-5)
     np.testing.assert_allclose(recording.states.cost[1:], expected.cost[:, 0], atol=1e-5)
-    np.testing.assert_allclose(learner.env.position(recording.states)[1:], expected.position[:, 0], atol=1e-5)
+    np.testing.assert_allclose(setup.env.position(recording.states)[1:], expected.position[:, 0], atol=1e-5)
     np.testing.assert_array_equal(recording.valid, expected.valid[:, 0] > 0)
 
 
 def test_episodes_begin_alike_and_count_what_the_limit_limits(flat):
     run, evaluation = flat
     result = evaluation.splits[0]
-    shown = record_all(run.learner, run.state, result, seed=0)
+    shown = record_all(run.setup, run.state, result, seed=0)
     assert [(e.number, e.stage) for e in shown] == [(n, s) for n in result.drawn for s in episodes.STAGES]
     for before, after in zip(shown[::2], shown[1::2], strict=True):
         np.testing.assert_array_equal(before.position[0], after.position[0])
@@ -142,7 +142,7 @@ def test_the_verb_uses_its_options_and_a_failing_encoder_is_a_line(flat, monkeyp
     run, evaluation = flat
     calls = []
 
-    def evaluate(learner, state, settings, splits, seed, cost_limit, task):
+    def evaluate(setup, state, settings, splits, seed, cost_limit, task):
         calls.append((settings.tasks, splits, seed, cost_limit, float(task.params["goal_x"])))
         return evaluation
 

@@ -12,7 +12,7 @@ from test_imports import imported
 
 from metacpo import checkpoint, cli, training
 from metacpo.config import Config, build
-from metacpo.envs.registry import home
+from metacpo.envs.registry import source_path
 from metacpo.learner import init_state
 
 # Opens a run again and again and says what its process did meanwhile that runs something, loads a library or connects.
@@ -115,9 +115,9 @@ def test_where_code_lies_is_found_without_running_it(tmp_path, monkeypatch):
     (tmp_path / "space" / "package" / "__init__.py").write_text("1 / 0")
     (tmp_path / "space" / "package" / "part.py").write_text("1 / 0")
     monkeypatch.syspath_prepend(tmp_path)
-    assert home("space.package.part:env") == tmp_path / "space" / "package" / "part.py"
-    assert home("space.package.none:env") == tmp_path / "space" / "package" / "__init__.py"
-    assert home("space:env") is None and home(".space:env") is None and home("__main__:x") is None
+    assert source_path("space.package.part:env") == tmp_path / "space" / "package" / "part.py"
+    assert source_path("space.package.none:env") == tmp_path / "space" / "package" / "__init__.py"
+    assert source_path("space:env") is None and source_path(".space:env") is None and source_path("__main__:x") is None
 
 
 LINKED = (

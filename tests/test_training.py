@@ -13,7 +13,7 @@ import pytest
 
 from metacpo import checkpoint, training
 from metacpo.config import Config
-from metacpo.metrics import describe
+from metacpo.tags import describe
 
 SMOKE = Config.preset("point-circle-smoke", iterations=4, checkpoint_every=3)
 COUNTERS = ("iteration", "env_steps", "seconds")
@@ -31,11 +31,11 @@ def straight(patch, tmp_path_factory):
     compiled = {}
     compile_iteration = training.compile_iteration
 
-    def compile_once(learner, state, console):
+    def compile_once(setup, state, console):
         # The learner of a warm-up is made anew by every run.
-        if learner.meta.steps not in compiled:
-            compiled[learner.meta.steps] = compile_iteration(learner, state, console)
-        return compiled[learner.meta.steps]
+        if setup.meta.steps not in compiled:
+            compiled[setup.meta.steps] = compile_iteration(setup, state, console)
+        return compiled[setup.meta.steps]
 
     patch.setattr(training, "compile_iteration", compile_once)
     patch.setenv("METACPO_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
@@ -92,24 +92,24 @@ def test_env_steps_count_every_step_of_every_episode(straight):
 
 def test_a_promise_of_the_meta_update_stands_beside_what_became_of_it(straight):
     first, *others = rows(straight.path)
-    assert first["Meta/CostPromised"] == first["Meta/CostRealised"] == "nan"
+    assert first["Meta/CostPredicted"] == first["Meta/CostActual"] == "nan"
     before = first
     for row in others:
         change = np.float32(row["Metrics/EpCost"]) - np.float32(before["Metrics/EpCost"])
-        assert float(row["Meta/CostRealised"]) == pytest.approx(float(change), abs=1e-4)
+        assert float(row["Meta/CostActual"]) == pytest.approx(float(change), abs=1e-4)
         change = np.float32(row["Metrics/EpRet"]) - np.float32(before["Metrics/EpRet"])
-        assert float(row["Meta/ReturnRealised"]) == pytest.approx(float(change), abs=1e-4)
-        assert np.isfinite(float(row["Meta/CostPromised"])) and np.isfinite(float(row["Meta/ReturnPromised"]))
+        assert float(row["Meta/ReturnActual"]) == pytest.approx(float(change), abs=1e-4)
+        assert np.isfinite(float(row["Meta/CostPredicted"])) and np.isfinite(float(row["Meta/ReturnPredicted"]))
         before = row
 
 
 def test_inner_promises_are_means_over_their_updates(straight):
     for row in rows(straight.path)[1:]:
-        for name in ("CostPromised", "CostRealised", "ReturnPromised", "ReturnRealised"):
+        for name in ("CostPredicted", "CostActual", "ReturnPredicted", "ReturnActual"):
             each = [float(row[f"Adapt/step{k + 1}/{name}"]) for k in range(SMOKE.meta.steps)]
             assert float(row[f"Train/{name}"]) == pytest.approx(np.mean(each), rel=1e-5, abs=1e-6)
         costs = [float(row[f"Adapt/step{k}/EpCost"]) for k in range(SMOKE.meta.steps + 1)]
-        assert float(row["Train/CostRealised"]) == pytest.approx((costs[-1] - costs[0]) / SMOKE.meta.steps, abs=1e-4)
+        assert float(row["Train/CostActual"]) == pytest.approx((costs[-1] - costs[0]) / SMOKE.meta.steps, abs=1e-4)
 
 
 def test_every_tag_is_described(straight):

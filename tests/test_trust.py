@@ -17,7 +17,7 @@ from test_kill import TINY, start
 
 from metacpo import checkpoint, cli, folder, load_policy, training
 from metacpo.folder import RunError, lock
-from metacpo.interrupts import Abandoned, attend, worker
+from metacpo.interrupts import Abandoned, run_interruptibly, worker
 
 DATA = Path(__file__).parent / "data" / "run-format-1"
 ACTION = (-0.12692676484584808, 0.09302739053964615)  # on an observation of 0.5
@@ -148,15 +148,15 @@ def test_a_folder_that_cannot_be_locked_is_said(tmp_path, monkeypatch, capsys):
 def test_work_is_finished_within_the_grace_and_abandoned_after_it():
     stop = threading.Event()
     with worker() as pool:
-        assert attend(pool, stop, lambda: 3, grace=0.0) == 3
+        assert run_interruptibly(pool, stop, lambda: 3, grace=0.0) == 3
         stop.set()
-        assert attend(pool, stop, lambda: time.sleep(0.3) or 4, grace=5.0) == 4
+        assert run_interruptibly(pool, stop, lambda: time.sleep(0.3) or 4, grace=5.0) == 4
         begin = time.monotonic()
         with pytest.raises(Abandoned):
-            attend(pool, stop, lambda: time.sleep(2.0), grace=0.5)
+            run_interruptibly(pool, stop, lambda: time.sleep(2.0), grace=0.5)
         assert 0.4 < time.monotonic() - begin < 1.5
         with pytest.raises(ZeroDivisionError):
-            attend(pool, threading.Event(), lambda: 1 // 0, grace=0.0)
+            run_interruptibly(pool, threading.Event(), lambda: 1 // 0, grace=0.0)
 
 
 SLOW = """

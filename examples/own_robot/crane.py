@@ -15,32 +15,32 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from metacpo.envs import Moment, OwnRobot, Parameter, Step, TaskDistribution
+from metacpo.envs import Snapshot, OwnRobot, Parameter, Transition, TaskDistribution
 
 STEPS = 100  # of 0.05 s
 
 
-def observe(now: Moment):
+def observe(now: Snapshot):
     s = now.sensors
     left = now.params["goal"] - s["place"]
     return jnp.concatenate([s["place"], s["speed"], s["angle"], s["turn"], left, now.time[None] / (0.05 * STEPS)])
 
 
-def progress(step: Step):
+def progress(step: Transition):
     goal = step.params["goal"]
     before, after = (jnp.abs(goal - now.sensors["place"][0]) for now in (step.before, step.after))
     return before - after
 
 
-def arrived(step: Step):
+def arrived(step: Transition):
     return jnp.where(jnp.abs(step.params["goal"] - step.after.sensors["place"][0]) < 0.1, 0.03, 0.0)
 
 
-def speed(step: Step):
+def speed(step: Transition):
     return jnp.abs(step.after.sensors["speed"][0]) > step.params["speed"]
 
 
-def swing(step: Step):
+def swing(step: Transition):
     return jnp.abs(step.after.sensors["angle"][0]) > step.params["swing"]
 
 

@@ -6,10 +6,10 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, Key
 
-from metacpo.algorithms.meta import collect
-from metacpo.algorithms.rule import StepStats
+from metacpo.algorithms.meta import run_inner_loop
+from metacpo.algorithms.policy_update import StepStats
 from metacpo.estimation.batch import EpisodeStats, episode_stats
-from metacpo.learner import Learner, TrainState, sampler
+from metacpo.learner import TrainingSetup, TrainState, sampler
 from metacpo.rollout import rollout
 from metacpo.tasks import Task
 
@@ -41,27 +41,27 @@ class Adaptation(eqx.Module):
 
 
 def adapt_tasks(
-    learner: Learner, state: TrainState, tasks: Task, key: Key[Array, ""], settings: AdaptationSettings
+    setup: TrainingSetup, state: TrainState, tasks: Task, key: Key[Array, ""], settings: AdaptationSettings
 ) -> Adaptation:
     """K constrained updates on each of M tasks from the meta-policy, observation normaliser frozen. Jit it once."""
     count = tasks.cost_limit.shape[0]
-    meta = replace(learner.meta, tasks=count, steps=settings.steps, episodes=settings.episodes)
-    sample = sampler(learner, state.normaliser, tasks, settings.episodes)
-    walk = collect(learner.policy, state.theta, state.knobs, sample, key, meta, learner.algorithm.inner)
-    assert walk.path is not None
-    deterministic = _mean_actions(learner, state, tasks, walk.path, jax.random.fold_in(key, DETERMINISTIC))
-    return Adaptation(walk.phi, walk.stats, deterministic, walk.updates)
+    meta = replace(setup.meta, tasks=count, steps=settings.steps, episodes=settings.episodes)
+    sample = sampler(setup, state.normaliser, tasks, settings.episodes)
+    loop = run_inner_loop(setup.policy, state.theta, state.inner_state, sample, key, meta, setup.algorithm.inner)
+    assert loop.path is not None
+    deterministic = _mean_actions(setup, state, tasks, loop.path, jax.random.fold_in(key, DETERMINISTIC))
+    return Adaptation(loop.phi, loop.stats, deterministic, loop.updates)
 
 
 def _mean_actions(
-    learner: Learner, state: TrainState, tasks: Task, path: Float[Array, "steps M n"], key: Key[Array, ""]
+    setup: TrainingSetup, state: TrainState, tasks: Task, path: Float[Array, "steps M n"], key: Key[Array, ""]
 ) -> EpisodeStats:
     """What every policy of the path earns and costs without its noise, [K + 1, M]; one of its steps after another."""
 
     def judge(phi: Float[Array, " n"], task: Task, key: Key[Array, ""]) -> EpisodeStats:
-        env, policy, normaliser = learner.env, learner.policy, state.normaliser
+        env, policy, normaliser = setup.env, setup.policy, state.normaliser
         data = rollout(env, policy, phi, normaliser, task, key, DETERMINISTIC_EPISODES, deterministic=True)
-        return episode_stats(data, task.cost_limit, learner.estimation)
+        return episode_stats(data, task.cost_limit, setup.estimation)
 
     keys = jax.random.split(key, path.shape[:2])
     return jax.lax.map(lambda step: jax.vmap(judge)(step[0], tasks, step[1]), (path, keys))

@@ -8,7 +8,7 @@ K = 0 in the warm-up and for algorithms that do not adapt while they train: the 
 from dataclasses import dataclass
 
 from metacpo.config import Config
-from metacpo.learner import Learner, warmup
+from metacpo.learner import TrainingSetup, warmup
 from metacpo.settings import ConfigError
 
 
@@ -38,12 +38,12 @@ class Budget:
         return first * self.warmup_steps + (iteration - first) * self.meta_steps
 
 
-def plan(config: Config, learner: Learner) -> Budget:
+def plan(config: Config, setup: TrainingSetup) -> Budget:
     """The budget of a training of `learner`. Raises ConfigError where total_steps pays for no iteration.
 
     The warm-up is paid first: as long as the steps do not pay for all of it, there are no other iterations.
     """
-    sizes = steps_of_one(warmup(learner, config.warmup)), steps_of_one(learner)
+    sizes = steps_of_one(warmup(setup, config.warmup)), steps_of_one(setup)
     if config.iterations is not None:
         first = min(config.warmup.iterations, config.iterations)
         return Budget(first, config.iterations - first, *sizes)
@@ -51,7 +51,7 @@ def plan(config: Config, learner: Learner) -> Budget:
     whole = first == config.warmup.iterations
     rest = (config.total_steps - first * sizes[0]) // sizes[1] if whole else 0
     if first + rest == 0:
-        one = warmup(learner, config.warmup) if config.warmup.iterations else learner
+        one = warmup(setup, config.warmup) if config.warmup.iterations else setup
         raise ConfigError(
             f"total_steps: {config.total_steps} pays for no iteration; "
             f"allowed: at least {steps_of_one(one)} ({_factors(one)}), or --iterations 0"
@@ -59,13 +59,13 @@ def plan(config: Config, learner: Learner) -> Budget:
     return Budget(first, rest, *sizes)
 
 
-def steps_of_one(learner: Learner) -> int:
+def steps_of_one(setup: TrainingSetup) -> int:
     """Environment steps of one iteration whose episodes all last as long as they may."""
-    meta = learner.meta
-    return meta.tasks * (meta.steps + 1) * meta.episodes * learner.env.episode_length
+    meta = setup.meta
+    return meta.tasks * (meta.steps + 1) * meta.episodes * setup.env.episode_length
 
 
-def _factors(learner: Learner) -> str:
-    meta = learner.meta
+def _factors(setup: TrainingSetup) -> str:
+    meta = setup.meta
     rollouts = f"{meta.steps + 1} rollouts × " if meta.steps else ""
-    return f"{meta.tasks} tasks × {rollouts}{meta.episodes} episodes × {learner.env.episode_length} steps"
+    return f"{meta.tasks} tasks × {rollouts}{meta.episodes} episodes × {setup.env.episode_length} steps"

@@ -33,6 +33,14 @@ KEEP = 3  # the newest ones
 OVERHEAD = 2**17  # bytes of a checkpoint beyond its numbers, generously
 
 
+# Parts of a state by the names that they had.
+RENAMED = (
+    ("knobs.", "inner_state."),
+    ("outlook.promised_", "predicted_change.predicted_"),
+    ("outlook.", "predicted_change."),
+)
+
+
 class CheckpointError(Exception):
     """No checkpoint, or a damaged one; the message is one line that names the folder or the file."""
 
@@ -64,7 +72,7 @@ def save(run_dir: Path, state: TrainState) -> Path:
 def restore(run_dir: Path, like: TrainState) -> TrainState:
     """The newest whole checkpoint of a run; damaged ones are named on stderr.
 
-    `like` is any state of the same learner: it gives shapes and types. Raises CheckpointError if none is whole.
+    `like` is any state of the same setup: it gives shapes and types. Raises CheckpointError if none is whole.
     """
     parent, damage = run_dir / FOLDER, []
     for number in reversed(_iterations(run_dir)):
@@ -89,15 +97,25 @@ def _read(folder: Path, like: TrainState, run_dir: Path) -> TrainState:
     try:
         with _quiet(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
             saved = checkpointer.metadata(folder.resolve()).item_metadata.tree
-            if _shapes(saved) != _shapes(target):
+            names = {_todays_name(name): name for name in saved}
+            if _shapes({new: saved[old] for new, old in names.items()}) != _shapes(target):
                 raise CheckpointError(f"{folder}: is of a policy of another shape than {run_dir / 'config.toml'} says")
-            restored = checkpointer.restore(folder.resolve(), args=ocp.args.StandardRestore(target))
+            wanted = {old: target[new] for new, old in names.items()}
+            found = checkpointer.restore(folder.resolve(), args=ocp.args.StandardRestore(wanted))
+            restored = {new: found[old] for new, old in names.items()}
     except CheckpointError:
         raise
     except Exception as error:  # Orbax on files that agree with their checksums, but are no checkpoint: anything
         raise CheckpointError(f"{folder}: cannot be read ({type(error).__name__}: {error})") from error
     leaves = [_as_leaf(leaf, restored[name]) if name in restored else leaf for name, leaf in _named(like)]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def _todays_name(name: str) -> str:
+    for old, new in RENAMED:
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
 
 
 def _write(folder: Path, state: TrainState) -> None:

@@ -23,10 +23,10 @@ from metacpo.envs.costs import SummedCosts
 from metacpo.envs.observed import History, ObservedTask
 from metacpo.estimation import EstimationSettings
 from metacpo.folder import replace_text, short_text
-from metacpo.learner import Learner, WarmupSettings
+from metacpo.learner import TrainingSetup, WarmupSettings
 from metacpo.policies import GaussianPolicy
 from metacpo.settings import RANGES as RANGES
-from metacpo.settings import ConfigError, fields_of, merged, read
+from metacpo.settings import RENAMED, ConfigError, fields_of, merged, read
 
 PRESETS = files("metacpo") / "presets"
 LONGEST = 2**18  # characters of a file of settings
@@ -35,7 +35,7 @@ FORMAT = 2  # of run folders, the number in their config.toml; docs/trust.md say
 # Settings that format 2 has no more; what took their place is `confidence`, at its default for such a run.
 GONE_SINCE_1 = {"estimation": ("cost_target", "cost_margin", "critic_margin"), "warmup": ("cost_target", "cost_margin")}
 # What a preset says of the outer constraint is said of its own algorithm, not of another one.
-OF_ITS_ALGORITHM = {"meta": ("meta_constraints", "held"), "estimation": ("outer_confidence",)}
+OF_ITS_ALGORITHM = {"meta": ("meta_constraints", "constraint_on"), "estimation": ("outer_confidence",)}
 AlgorithmName = Literal[
     "meta-cpo",
     "meta-trpo",
@@ -129,10 +129,13 @@ class Config:
         which a setting that is gone is unknown.
         """
         data = tree_in(path)
+        of_a_run = "format" in data or unnumbered == 1
         number = data.pop("format", unnumbered)
         _check_format(number, path)
         if number == 1:
             data = _without(data, GONE_SINCE_1)
+        if of_a_run:
+            data = _with_new_names(data)
         return read(Config, {"preset_name": path.stem} | data, "")
 
     def save(self, path: Path) -> None:
@@ -161,6 +164,17 @@ def _without(data: dict[str, Any], names: dict[str, tuple[str, ...]]) -> dict[st
     return {section: kept(section, value) for section, value in data.items()}
 
 
+def _with_new_names(data: dict[str, Any]) -> dict[str, Any]:
+    """A tree of settings with those that have another name by now under that."""
+
+    def renamed(section: str, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {RENAMED.get(f"{section}.{k}", f"{section}.{k}").rpartition(".")[2]: v for k, v in value.items()}
+
+    return {section: renamed(section, value) for section, value in data.items()}
+
+
 def _check_format(number: Any, path: Path) -> None:
     """Raises ConfigError for a format that this version does not read."""
     if type(number) is int and number > FORMAT:
@@ -174,7 +188,7 @@ def presets() -> list[str]:
     return sorted(path.name.removesuffix(".toml") for path in PRESETS.iterdir() if path.name.endswith(".toml"))
 
 
-def build(config: Config) -> Learner:
+def build(config: Config) -> TrainingSetup:
     """What learns under these settings."""
     env = make(config.env, config.physics)
     if config.constraints == "sum" and len(env.cost_names) > 1:
@@ -189,7 +203,7 @@ def build(config: Config) -> Learner:
     policy = GaussianPolicy(env.observation_size, env.action_size, config.hidden, config.initial_std)
     if policy.size > MOST_PARAMETERS:
         raise ConfigError(f"hidden: makes {policy.size} parameters; allowed: at most {MOST_PARAMETERS}")
-    return Learner(
+    return TrainingSetup(
         env=env,
         tasks=env.tasks.with_cost_limit(_limits(config.cost_limit, env.cost_names)),
         policy=policy,

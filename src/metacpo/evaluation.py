@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Key
 
 from metacpo.adaptation import Adaptation, AdaptationSettings, adapt_tasks
 from metacpo.folder import replacing
-from metacpo.learner import Learner, TrainState
+from metacpo.learner import TrainingSetup, TrainState
 from metacpo.outcome_tables import budget_line as budget_line
 from metacpo.outcome_tables import difference as difference
 from metacpo.outcome_tables import table as table
@@ -30,11 +30,11 @@ EVALUATION = 0x5AFE  # folded into the seed: an evaluation never repeats the key
 REPORT_SEED, REPORT_TASKS = 1000, 100  # what results are reported on: tasks that no preset was tuned on
 PATH_TASKS = 3  # tasks a split whose paths are drawn: the unsafest before adaptation, the middle one, the safest
 PATH_EPISODES = 2
-_adapt_tasks = jax.jit(adapt_tasks, static_argnames=("learner", "settings"))
+_adapt_tasks = jax.jit(adapt_tasks, static_argnames=("setup", "settings"))
 
 
 def evaluate(
-    learner: Learner,
+    setup: TrainingSetup,
     state: TrainState,
     settings: AdaptationSettings,
     splits: Sequence[str],
@@ -52,18 +52,18 @@ def evaluate(
     for index, split in enumerate(splits):
         task_key, adapt_key, path_key = jax.random.split(jax.random.fold_in(key, index), 3)
         if task is None:
-            tasks = learner.tasks.sample_batch(task_key, settings.tasks, split)
+            tasks = setup.tasks.sample_batch(task_key, settings.tasks, split)
         else:
             tasks = jax.tree.map(lambda x: x[None], task)
         if cost_limit is not None:
             tasks = with_cost_limit(tasks, cost_limit)
         with jax.default_matmul_precision("highest"):
-            adaptation = _adapt_tasks(learner, state, tasks, adapt_key, settings)
+            adaptation = _adapt_tasks(setup, state, tasks, adapt_key, settings)
             drawn = drawn_tasks(adaptation)
             few, phi = _chosen((tasks, adaptation.phi), drawn)
-            paths = _paths(learner, state, few, phi, path_key)
+            paths = _paths(setup, state, few, phi, path_key)
         results.append(SplitResult(split, tasks, adaptation, drawn, paths))
-    return Evaluation(tuple(results), learner.estimation.cost_measure, settings.episodes)
+    return Evaluation(tuple(results), setup.estimation.cost_measure, settings.episodes)
 
 
 def drawn_tasks(adaptation: Adaptation) -> tuple[int, ...]:
@@ -78,14 +78,14 @@ def _chosen(tree: Any, tasks: tuple[int, ...]) -> Any:
     return jax.tree.map(lambda x: x[np.asarray(tasks)], tree)
 
 
-@partial(jax.jit, static_argnames="learner")
+@partial(jax.jit, static_argnames="setup")
 def _paths(
-    learner: Learner, state: TrainState, tasks: Task, phi: Float[Array, "M n"], key: Key[Array, ""]
+    setup: TrainingSetup, state: TrainState, tasks: Task, phi: Float[Array, "M n"], key: Key[Array, ""]
 ) -> Float[Array, "M 2 T E 2"]:
     """Positions of the same starts under the meta-policy and under the adapted policy."""
 
     def path(policy_phi: Float[Array, " n"], task: Task, key: Key[Array, ""]):
-        return rollout(learner.env, learner.policy, policy_phi, state.normaliser, task, key, PATH_EPISODES).position
+        return rollout(setup.env, setup.policy, policy_phi, state.normaliser, task, key, PATH_EPISODES).position
 
     both = jnp.stack([jnp.broadcast_to(state.theta, phi.shape), phi], axis=1)
     keys = jax.random.split(key, phi.shape[0])
@@ -146,14 +146,14 @@ def adapt(
 ) -> AdaptedPolicy:
     """Adapt a trained run to one task: given by parameters (e.g. {"radius": 1.3}), or drawn from `split`."""
     run = open_run(run_dir)
-    wanted = None if task is None else run.learner.tasks.make(task)
+    wanted = None if task is None else run.setup.tasks.make(task)
     settings = replace(run.config.adaptation, steps=steps, tasks=1)
-    evaluation = evaluate(run.learner, run.state, settings, (split,), seed, wanted, cost_limit)
+    evaluation = evaluate(run.setup, run.state, settings, (split,), seed, wanted, cost_limit)
     phi = evaluation.splits[0].adaptation.phi[0]
-    return AdaptedPolicy(Policy(run.learner.policy, phi, run.state.normaliser), tuple(evaluation.rows))
+    return AdaptedPolicy(Policy(run.setup.policy, phi, run.state.normaliser), tuple(evaluation.rows))
 
 
 def load_policy(run_dir: Path | str) -> Policy:
     """The meta-policy of a run at its newest checkpoint, normaliser inside."""
     run = open_run(run_dir)
-    return Policy(run.learner.policy, run.state.theta, run.state.normaliser)
+    return Policy(run.setup.policy, run.state.theta, run.state.normaliser)

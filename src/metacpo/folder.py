@@ -98,7 +98,7 @@ def _acquire(descriptor: int, run_dir: Path) -> None:
         complain(f"{run_dir}: cannot be locked ({error.strerror}); nothing stops a second process from training here")
 
 
-def complaint(folder: Path) -> str | None:
+def find_unsafe_path(folder: Path) -> str | None:
     """One line about something in the folder that is no file, no folder and no link to one of its own; else None."""
     root = os.path.realpath(folder)
     for where, folders, files in os.walk(root):

@@ -33,7 +33,7 @@ def worker() -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def attend(pool: ThreadPoolExecutor, stop: threading.Event, work: Callable[[], T], grace: float) -> T:
+def run_interruptibly(pool: ThreadPoolExecutor, stop: threading.Event, work: Callable[[], T], grace: float) -> T:
     """The result of `work`, done by the worker. Raises Abandoned `grace` seconds after `stop` is set."""
     future = pool.submit(work)
     deadline = None

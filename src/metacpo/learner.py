@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32, Key
 
-from metacpo.algorithms.aims import Multiplier
-from metacpo.algorithms.finite import all_finite, mean_of_sound, shares
-from metacpo.algorithms.knobs import Knobs
-from metacpo.algorithms.meta import Algorithm, MetaSettings, OuterStats, Sampler, adapted_cost, collect, meta_update
-from metacpo.algorithms.meta_gradient import Walk
-from metacpo.algorithms.rule import StepStats
+from metacpo.algorithms.objectives import PIDLagrangian
+from metacpo.algorithms.finite import all_finite, masked_mean, task_weights
+from metacpo.algorithms.inner_state import InnerState
+from metacpo.algorithms.meta import Algorithm, MetaSettings, OuterStats, Sampler, adapted_cost, run_inner_loop, meta_update
+from metacpo.algorithms.meta_gradient import InnerLoop
+from metacpo.algorithms.policy_update import StepStats
 from metacpo.envs.base import Environment
 from metacpo.estimation import Batch, EstimationSettings, make_batch, shared_cost_values
 from metacpo.estimation.batch import EpisodeStats
@@ -25,7 +25,7 @@ from metacpo.tasks import Task, TaskDistribution
 
 
 @dataclass(frozen=True)
-class Learner:
+class TrainingSetup:
     """Everything that stays the same during a run: what learns, where, and how."""
 
     env: Environment
@@ -53,99 +53,99 @@ class WarmupSettings:
     confidence: float = 0.5
 
 
-def warmup(learner: Learner, settings: WarmupSettings) -> Learner:
+def warmup(setup: TrainingSetup, settings: WarmupSettings) -> TrainingSetup:
     """The learner of the warm-up: the same, but without inner steps, and with a constraint on the mean over tasks."""
-    meta = replace(learner.meta, tasks=settings.tasks, steps=0, episodes=settings.episodes)
-    rule = learner.algorithm.outer
+    meta = replace(setup.meta, tasks=settings.tasks, steps=0, episodes=settings.episodes)
+    rule = setup.algorithm.outer
     region = replace(rule.region, max_kl=settings.max_kl, damping=settings.damping)
-    algorithm = replace(learner.algorithm, outer=replace(rule, region=region), per_task=False)
-    estimation = replace(learner.estimation, outer_confidence=settings.confidence)
-    return replace(learner, meta=meta, algorithm=algorithm, estimation=estimation)
+    algorithm = replace(setup.algorithm, outer=replace(rule, region=region), per_task=False)
+    estimation = replace(setup.estimation, outer_confidence=settings.confidence)
+    return replace(setup, meta=meta, algorithm=algorithm, estimation=estimation)
 
 
-class Outlook(eqx.Module):
-    """Where the last outer update started and the change it promised, for the next iteration's data to judge.
+class PredictedChange(eqx.Module):
+    """Where the last outer update started and the change it predicted, for the next iteration's data to judge.
 
     Means over tasks, per episode; cost is the limited one, its constraints summed. NaN before the first update.
     """
 
     episode_return: Float[Array, ""]
     cost: Float[Array, ""]
-    promised_return: Float[Array, ""]
-    promised_cost: Float[Array, ""]
+    predicted_return: Float[Array, ""]
+    predicted_cost: Float[Array, ""]
 
 
 class TrainState(eqx.Module):
     """Everything that changes during a run; a checkpoint is exactly this."""
 
     theta: Float[Array, " n"]
-    knobs: Knobs
+    inner_state: InnerState
     normaliser: Normaliser
     key: Key[Array, ""]
     iteration: Int32[Array, ""]
-    outlook: Outlook
+    predicted_change: PredictedChange
 
 
-def init_state(learner: Learner, seed: int) -> TrainState:
+def init_state(setup: TrainingSetup, seed: int) -> TrainState:
     """The state before the first meta-iteration."""
     key, init_key = jax.random.split(jax.random.key(seed))
-    policy = learner.policy
-    outlook = Outlook(*[jnp.float32(jnp.nan)] * 4)
-    m = len(learner.tasks.cost_limit) if learner.algorithm.reads_costs else 0
+    policy = setup.policy
+    predicted_change = PredictedChange(*[jnp.float32(jnp.nan)] * 4)
+    m = len(setup.tasks.cost_limit) if setup.algorithm.reads_costs else 0
     return TrainState(
         theta=policy.init(init_key, jnp.float32),
-        knobs=Knobs.init(m, learner.multiplier, jnp.float32),
+        inner_state=InnerState.init(m, setup.multiplier, jnp.float32),
         normaliser=Normaliser.init(policy.observation_size, jnp.float32),
         key=key,
         iteration=jnp.int32(0),
-        outlook=outlook,
+        predicted_change=predicted_change,
     )
 
 
-def meta_iteration(learner: Learner, state: TrainState) -> tuple[TrainState, dict[str, Array]]:
+def meta_iteration(setup: TrainingSetup, state: TrainState) -> tuple[TrainState, dict[str, Array]]:
     """One meta-iteration: tasks ~ p(T), K inner updates each, one outer update. Pure; jit it once.
 
     Returns the next state and the row of metrics.csv. A non-finite update leaves the parameters as they were, and the
     row counts it.
     """
-    key, task_key, walk_key = jax.random.split(state.key, 3)
-    meta, policy = learner.meta, learner.policy
-    tasks = learner.tasks.sample_batch(task_key, meta.tasks)
-    sample = sampler(learner, state.normaliser, tasks, meta.episodes)
-    walk = collect(policy, state.theta, state.knobs, sample, walk_key, meta, learner.algorithm.inner)
-    theta, knobs, outer = meta_update(policy, state.theta, state.knobs, walk, learner.algorithm)
-    finite = all_finite((theta, knobs))
-    theta, knobs = jax.tree.map(partial(jnp.where, finite), (theta, knobs), (state.theta, state.knobs))
-    outlook = outlook_of(learner, walk, outer.step)
-    normaliser, lost = merged(state.normaliser, walk)
-    metrics = adapted_metrics(learner, walk, tasks) | inner_metrics(learner, walk)
-    metrics |= outer_metrics(outer, state.outlook, outlook)
-    metrics |= fault_metrics(walk, outer.step, finite, lost)
-    metrics |= knob_metrics(learner, knobs)
+    key, task_key, loop_key = jax.random.split(state.key, 3)
+    meta, policy = setup.meta, setup.policy
+    tasks = setup.tasks.sample_batch(task_key, meta.tasks)
+    sample = sampler(setup, state.normaliser, tasks, meta.episodes)
+    loop = run_inner_loop(policy, state.theta, state.inner_state, sample, loop_key, meta, setup.algorithm.inner)
+    theta, inner_state, outer = meta_update(policy, state.theta, state.inner_state, loop, setup.algorithm)
+    finite = all_finite((theta, inner_state))
+    theta, inner_state = jax.tree.map(partial(jnp.where, finite), (theta, inner_state), (state.theta, state.inner_state))
+    predicted_change = predicted_change_of(setup, loop, outer.step)
+    normaliser, lost = merged(state.normaliser, loop)
+    metrics = adapted_metrics(setup, loop, tasks) | inner_metrics(setup, loop)
+    metrics |= outer_metrics(outer, state.predicted_change, predicted_change)
+    metrics |= fault_metrics(loop, outer.step, finite, lost)
+    metrics |= inner_state_metrics(setup, inner_state)
     metrics["Train/PolicyStd"] = jnp.mean(jnp.exp(policy.log_std(theta)))
-    metrics["Misc/NormaliserDrift"] = drift(state.normaliser, walk)
-    return TrainState(theta, knobs, normaliser, key, state.iteration + 1, outlook), metrics
+    metrics["Misc/NormaliserDrift"] = drift(state.normaliser, loop)
+    return TrainState(theta, inner_state, normaliser, key, state.iteration + 1, predicted_change), metrics
 
 
-def warmup_iteration(learner: Learner, state: TrainState) -> tuple[TrainState, dict[str, Array]]:
-    """`meta_iteration` of a warm-up's learner, under a name of its own where compilations are counted."""
-    return meta_iteration(learner, state)
+def warmup_iteration(setup: TrainingSetup, state: TrainState) -> tuple[TrainState, dict[str, Array]]:
+    """`meta_iteration` of a warm-up's setup, under a name of its own where compilations are counted."""
+    return meta_iteration(setup, state)
 
 
-def sampler(learner: Learner, normaliser: Normaliser, tasks: Task, episodes: int) -> Sampler:
+def sampler(setup: TrainingSetup, normaliser: Normaliser, tasks: Task, episodes: int) -> Sampler:
     """φ [M, n], key ↦ a batch of `episodes` episodes of φ_i on task i, all worlds in one physics call."""
 
-    estimation, shared = learner.estimation, learner.algorithm.global_critic
+    estimation, shared = setup.estimation, setup.algorithm.global_critic
 
     def roll(phi: Float[Array, " n"], task: Task, key: Key[Array, ""]):
-        return rollout(learner.env, learner.policy, phi, normaliser, task, key, episodes)
+        return rollout(setup.env, setup.policy, phi, normaliser, task, key, episodes)
 
     def sample(phi: Float[Array, "M n"], key: Key[Array, ""]):
         trajectories = jax.vmap(roll)(phi, tasks, jax.random.split(key, phi.shape[0]))
         values = shared_cost_values(trajectories, normaliser, estimation) if shared else None
         estimate = jax.vmap(lambda D, limit, V: make_batch(D, normaliser, limit, estimation, V))
         batch, stats = estimate(trajectories, tasks.cost_limit, values)
-        return (batch if learner.algorithm.reads_costs else unconstrained(batch)), stats
+        return (batch if setup.algorithm.reads_costs else unconstrained(batch)), stats
 
     return sample
 
@@ -156,67 +156,67 @@ def unconstrained(batch: Batch) -> Batch:
     return eqx.tree_at(lambda b: (b.cost_advantage, b.c), batch, none)
 
 
-def limited_cost(learner: Learner, stats: EpisodeStats) -> Float[Array, "*M m"]:
+def limited_cost(setup: TrainingSetup, stats: EpisodeStats) -> Float[Array, "*M m"]:
     """The cost that the limit limits."""
-    return stats.episode_cost if learner.estimation.cost_measure == "episode" else stats.discounted_cost
+    return stats.episode_cost if setup.estimation.cost_measure == "episode" else stats.discounted_cost
 
 
-def adapted_metrics(learner: Learner, walk: Walk, tasks: Task) -> dict[str, Array]:
+def adapted_metrics(setup: TrainingSetup, loop: InnerLoop, tasks: Task) -> dict[str, Array]:
     """What the policies earned and cost on the tasks of this iteration, adapted (φ^K) and on the way there."""
-    stats = walk.stats
+    stats = loop.stats
     adapted = jax.tree.map(lambda x: x[-1], stats)
-    excess = jnp.max(limited_cost(learner, stats) - tasks.cost_limit, axis=-1)  # [K + 1, M], above the limit
+    excess = jnp.max(limited_cost(setup, stats) - tasks.cost_limit, axis=-1)  # [K + 1, M], above the limit
     excess = jnp.where(stats.length > 0, excess, jnp.inf)  # without a valid step nothing was shown to be safe
     within, before = excess[-1] <= 0, excess[:-1]
-    share = shares(adapted.length > 0)
+    task_weight = task_weights(adapted.length > 0)
     row = {
-        "Metrics/EpRet": mean_of_sound(adapted.episode_return, share),
-        "Metrics/EpCost": mean_of_sound(jnp.sum(adapted.episode_cost, -1), share),
-        "Metrics/DiscountedCost": mean_of_sound(jnp.sum(adapted.discounted_cost, -1), share),
+        "Metrics/EpRet": masked_mean(adapted.episode_return, task_weight),
+        "Metrics/EpCost": masked_mean(jnp.sum(adapted.episode_cost, -1), task_weight),
+        "Metrics/DiscountedCost": masked_mean(jnp.sum(adapted.discounted_cost, -1), task_weight),
         "Metrics/CostLimit": jnp.mean(jnp.sum(tasks.cost_limit, axis=-1)),
         "Metrics/SatisfiedFraction": jnp.mean(within.astype(jnp.float32)),
         "Metrics/EpLen": jnp.mean(stats.length),
         "Metrics/NonFinite": jnp.sum(stats.nonfinite),
     }
-    if learner.meta.steps:
+    if setup.meta.steps:
         row["Metrics/SatisfiedWhileAdapting"] = jnp.mean((before <= 0).astype(jnp.float32))
         paid = jnp.where(jnp.isinf(before), 0.0, jnp.maximum(before, 0.0))
         row["Metrics/ExcessWhileAdapting"] = jnp.mean(jnp.sum(paid, axis=0))
-    for k in range(learner.meta.steps + 1):
+    for k in range(setup.meta.steps + 1):
         row[f"Adapt/step{k}/EpRet"] = jnp.mean(stats.episode_return[k])
         row[f"Adapt/step{k}/EpCost"] = jnp.mean(jnp.sum(stats.episode_cost[k], -1))
         row[f"Adapt/step{k}/DiscountedCost"] = jnp.mean(jnp.sum(stats.discounted_cost[k], -1))
     return row
 
 
-def per_episode(learner: Learner, stats: EpisodeStats) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def per_episode(setup: TrainingSetup, stats: EpisodeStats) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """What turns a change of L_R into one of the return, and one of c into one of the limited cost (DESIGN.md §3)."""
     length = jnp.mean(stats.length)
-    discounted = learner.estimation.cost_measure == "discounted"
+    discounted = setup.estimation.cost_measure == "discounted"
     return -length, jnp.mean(stats.discounted_length) if discounted else length
 
 
-def inner_metrics(learner: Learner, walk: Walk) -> dict[str, Array]:
-    """What the inner updates promised and what came true, per episode; nothing if K = 0."""
-    if learner.meta.steps == 0:
+def inner_metrics(setup: TrainingSetup, loop: InnerLoop) -> dict[str, Array]:
+    """What the inner updates predicted and what came true, per episode; nothing if K = 0."""
+    if setup.meta.steps == 0:
         return {}
-    updates, stats = walk.updates, walk.stats
-    to_return, to_cost = per_episode(learner, stats)
-    cost = jnp.mean(jnp.sum(limited_cost(learner, stats), axis=-1), axis=-1)
+    updates, stats = loop.updates, loop.stats
+    to_return, to_cost = per_episode(setup, stats)
+    cost = jnp.mean(jnp.sum(limited_cost(setup, stats), axis=-1), axis=-1)
     earned = jnp.mean(stats.episode_return, axis=-1)
     changes = {
-        "CostPromised": to_cost * jnp.mean(jnp.sum(updates.promised_cost, axis=-1), axis=-1),
-        "CostRealised": cost[1:] - cost[:-1],
-        "ReturnPromised": to_return * jnp.mean(updates.promised_loss, axis=-1),
-        "ReturnRealised": earned[1:] - earned[:-1],
+        "CostPredicted": to_cost * jnp.mean(jnp.sum(updates.predicted_cost, axis=-1), axis=-1),
+        "CostActual": cost[1:] - cost[:-1],
+        "ReturnPredicted": to_return * jnp.mean(updates.predicted_loss, axis=-1),
+        "ReturnActual": earned[1:] - earned[:-1],
     }
     row = {f"Train/{name}": jnp.mean(change) for name, change in changes.items()}
-    row |= {f"Adapt/step{k + 1}/{name}": x[k] for name, x in changes.items() for k in range(learner.meta.steps)}
+    row |= {f"Adapt/step{k + 1}/{name}": x[k] for name, x in changes.items() for k in range(setup.meta.steps)}
     row |= {
         "Train/KL": jnp.mean(updates.kl),
         "Misc/TrustRegion": jnp.mean(updates.delta),
         "Misc/Rejected": jnp.sum(1.0 - updates.accepted),
-        "Misc/Edge": jnp.sum(updates.edge),
+        "Misc/DerivativeClipped": jnp.sum(updates.derivative_clipped),
         "Misc/CGResidual": jnp.mean(updates.residual),
         "Misc/Alpha": jnp.mean(updates.alpha),
         "Misc/CostShare": jnp.mean(updates.cost_share),
@@ -228,47 +228,47 @@ def inner_metrics(learner: Learner, walk: Walk) -> dict[str, Array]:
     return row
 
 
-def knob_metrics(learner: Learner, knobs: Knobs) -> dict[str, Array]:
+def inner_state_metrics(setup: TrainingSetup, inner_state: InnerState) -> dict[str, Array]:
     """The numbers beside θ, where the algorithm has them."""
     row = {}
-    if "scale" in learner.algorithm.learned:
-        row["Meta/StepScale"] = jnp.exp(knobs.log_scale)
-    if isinstance(learner.algorithm.inner.aim, Multiplier):
-        row["Metrics/LagrangeMultiplier"] = jnp.mean(knobs.multiplier)
+    if "scale" in setup.algorithm.learned:
+        row["Meta/StepScale"] = jnp.exp(inner_state.log_scale)
+    if isinstance(setup.algorithm.inner.objective, PIDLagrangian):
+        row["Metrics/LagrangeMultiplier"] = jnp.mean(inner_state.multiplier)
     return row
 
 
-def outlook_of(learner: Learner, walk: Walk, outer: StepStats) -> Outlook:
-    """What the outer update promises, and the adapted figures that it starts from."""
-    adapted = jax.tree.map(lambda x: x[-1], walk.stats)
-    to_return, to_cost = per_episode(learner, walk.stats)
-    algorithm, (tasks, m) = learner.algorithm, walk.last.c.shape
-    foresees = algorithm.gradient != "regret_bound" or learner.meta.steps == 0
-    if learner.meta.steps == 0:
-        algorithm = replace(algorithm, gradient="exact", held="adapted")
-    return Outlook(
+def predicted_change_of(setup: TrainingSetup, loop: InnerLoop, outer: StepStats) -> PredictedChange:
+    """What the outer update predictions, and the adapted figures that it starts from."""
+    adapted = jax.tree.map(lambda x: x[-1], loop.stats)
+    to_return, to_cost = per_episode(setup, loop.stats)
+    algorithm, (tasks, m) = setup.algorithm, loop.last.c.shape
+    foresees = algorithm.gradient != "regret_bound" or setup.meta.steps == 0
+    if setup.meta.steps == 0:
+        algorithm = replace(algorithm, gradient="exact", constraint_on="adapted")
+    return PredictedChange(
         episode_return=jnp.mean(adapted.episode_return),
-        cost=jnp.mean(jnp.sum(limited_cost(learner, adapted), axis=-1)),
-        promised_return=to_return * outer.promised_loss if foresees else jnp.float32(jnp.nan),
-        promised_cost=to_cost * adapted_cost(outer.promised_cost, algorithm, tasks, m),
+        cost=jnp.mean(jnp.sum(limited_cost(setup, adapted), axis=-1)),
+        predicted_return=to_return * outer.predicted_loss if foresees else jnp.float32(jnp.nan),
+        predicted_cost=to_cost * adapted_cost(outer.predicted_cost, algorithm, tasks, m),
     )
 
 
-def fault_metrics(walk: Walk, outer: StepStats, finite: Bool[Array, ""], lost: Float[Array, ""]) -> dict[str, Array]:
+def fault_metrics(loop: InnerLoop, outer: StepStats, finite: Bool[Array, ""], lost: Float[Array, ""]) -> dict[str, Array]:
     """How much was left out because it was not finite; `finite`: the outer update was; `lost`: of the normaliser."""
     row = {
-        "Misc/CriticNonFinite": jnp.sum(walk.stats.critic_nonfinite),
+        "Misc/CriticNonFinite": jnp.sum(loop.stats.critic_nonfinite),
         "Misc/ObservationsLeftOut": lost,
-        "Misc/TasksLeftOut": jnp.sum((walk.share == 0).astype(jnp.float32)),
+        "Misc/TasksLeftOut": jnp.sum((loop.task_weight == 0).astype(jnp.float32)),
         "Meta/NonFinite": jnp.maximum(outer.nonfinite, 1.0 - finite.astype(jnp.float32)),
     }
-    if walk.updates.alpha.shape[0]:
-        row["Misc/NonFiniteUpdates"] = jnp.sum(walk.updates.nonfinite)
+    if loop.updates.alpha.shape[0]:
+        row["Misc/NonFiniteUpdates"] = jnp.sum(loop.updates.nonfinite)
     return row
 
 
-def outer_metrics(stats: OuterStats, before: Outlook, now: Outlook) -> dict[str, Array]:
-    """What became of the meta-policy's own update, and of the promises of the one before."""
+def outer_metrics(stats: OuterStats, before: PredictedChange, now: PredictedChange) -> dict[str, Array]:
+    """What became of the meta-policy's own update, and of the predictions of the one before."""
     outer = stats.step
     return {
         "Meta/AgreementReturn": stats.agreement[0],
@@ -281,9 +281,9 @@ def outer_metrics(stats: OuterStats, before: Outlook, now: Outlook) -> dict[str,
         "Meta/Accepted": outer.accepted,
         "Meta/Alpha": outer.alpha,
         "Meta/CGResidual": outer.residual,
-        "Meta/Edge": outer.edge,
-        "Meta/ReturnPromised": before.promised_return,
-        "Meta/ReturnRealised": now.episode_return - before.episode_return,
-        "Meta/CostPromised": before.promised_cost,
-        "Meta/CostRealised": now.cost - before.cost,
+        "Meta/DerivativeClipped": outer.derivative_clipped,
+        "Meta/ReturnPredicted": before.predicted_return,
+        "Meta/ReturnActual": now.episode_return - before.episode_return,
+        "Meta/CostPredicted": before.predicted_cost,
+        "Meta/CostActual": now.cost - before.cost,
     }

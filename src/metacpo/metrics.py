@@ -1,11 +1,9 @@
-"""What a run logs: the meaning of every tag, and the writer of metrics.csv and the TensorBoard events."""
+"""What a run logs: the writer of metrics.csv and of the TensorBoard events. tags.py says what the columns mean."""
 
 import csv
 import os
-import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[re
 from tensorboardX.summary import scalar
 
 from metacpo.folder import replacing, writing
+from metacpo.tags import describe, todays_name
 
 FILE = "metrics.csv"
 COUNTERS = ("iteration", "env_steps", "seconds")
@@ -21,81 +20,6 @@ COUNTERS = ("iteration", "env_steps", "seconds")
 
 class MetricsError(Exception):
     """A metrics.csv that cannot be continued; the message is one line that names the file."""
-
-
-@dataclass(frozen=True)
-class Tag:
-    """The unit of a logged number and what it says. "adapted" is after the last inner step, φ^K."""
-
-    unit: str
-    description: str
-
-
-# {k} stands for the number of an inner step, {case} for a name of metacpo.solver.Case.
-TAGS = {
-    "Metrics/EpRet": Tag("return", "Mean undiscounted return of an episode, adapted."),
-    "Metrics/EpCost": Tag("cost", "Mean undiscounted cost of an episode, adapted."),
-    "Metrics/DiscountedCost": Tag("cost", "Mean discounted cost of an episode, adapted."),
-    "Metrics/CostLimit": Tag("cost", "Mean limit of the tasks, on the cost measure of the run."),
-    "Metrics/SatisfiedFraction": Tag("1", "Share of the tasks whose adapted cost is within the limit."),
-    "Metrics/SatisfiedWhileAdapting": Tag("1", "Share of the policies before the last update within the limit."),
-    "Metrics/ExcessWhileAdapting": Tag("cost", "Cost above the limit, summed over policies before the last update."),
-    "Metrics/EpLen": Tag("steps", "Mean length of an episode."),
-    "Metrics/NonFinite": Tag("worlds", "Worlds left out because something in them was not finite."),
-    "Train/KL": Tag("nat", "Mean KL divergence of an inner update."),
-    "Train/PolicyStd": Tag("action", "Mean standard deviation of the meta-policy's actions."),
-    "Train/CostPromised": Tag("cost", "Mean change of the limited cost that an inner update's surrogate predicts."),
-    "Train/CostRealised": Tag("cost", "Mean change of the limited cost that came true in the next batch."),
-    "Train/ReturnPromised": Tag("return", "Mean change of the return that an inner update's surrogate predicts."),
-    "Train/ReturnRealised": Tag("return", "Mean change of the return that came true in the next batch."),
-    "Meta/KL": Tag("nat", "KL divergence of the outer update."),
-    "Meta/TrustRegion": Tag("nat", "Size of the outer update's trust region."),
-    "Meta/Case": Tag("case", "Case of the outer step, the number of a metacpo.solver.Case."),
-    "Meta/Accepted": Tag("1", "1 if the line search accepted the outer step."),
-    "Meta/Alpha": Tag("1", "Factor of the outer step that the line search chose."),
-    "Meta/CGResidual": Tag("1", "Relative residual of conjugate gradients in the outer step."),
-    "Meta/Edge": Tag("1", "1 if the outer step's derivative is at an edge where it was bounded."),
-    "Meta/NonFinite": Tag("1", "1 if a task's meta-gradient or the outer step was not finite: dropped."),
-    "Meta/ReturnPromised": Tag("return", "Change of the adapted return that the outer update before promised."),
-    "Meta/ReturnRealised": Tag("return", "Change of the adapted return since then, on other tasks."),
-    "Meta/CostPromised": Tag("cost", "Change of the limited adapted cost that the outer update before promised."),
-    "Meta/CostRealised": Tag("cost", "Change of the limited adapted cost since then, on other tasks."),
-    "Meta/AgreementReturn": Tag("1", "Cosine between two halves of the tasks' meta-gradients of the objective."),
-    "Meta/AgreementCost": Tag("1", "The same of the constraints' meta-gradients, mean over them."),
-    "Meta/SignalReturn": Tag("1", "Share of a pooled gradient's square that is signal; 1 through inner steps."),
-    "Meta/SignalCost": Tag("1", "The same of the constraints' gradients, mean over them."),
-    "Meta/StepScale": Tag("1", "Meta-learned factor on the size of the inner steps."),
-    "Metrics/LagrangeMultiplier": Tag("reward/cost", "Lagrange multiplier (its integral part), mean over constraints."),
-    "Misc/CostShare": Tag("1", "Mean share of the cost in what the inner updates lower; ν/(1 + ν) for a multiplier."),
-    "Misc/SignalReturn": Tag("1", "Mean share of an inner gradient's square that is signal, by halves of a batch."),
-    "Misc/SignalCost": Tag("1", "The same of the constraints' gradients."),
-    "Misc/Rejected": Tag("updates", "Inner updates that the line search rejected."),
-    "Misc/Edge": Tag("updates", "Inner updates whose derivative is at an edge where it was bounded."),
-    "Misc/NonFiniteUpdates": Tag("updates", "Inner updates rejected because a number was not finite, or H singular."),
-    "Misc/CriticNonFinite": Tag("critics", "Critics, one per signal and batch, that were not finite and counted as 0."),
-    "Misc/TasksLeftOut": Tag("tasks", "Tasks without a share in the outer update: no valid step, or a bad number."),
-    "Misc/ObservationsLeftOut": Tag("observations", "Observations too large for the normaliser, which did without."),
-    "Misc/NormaliserDrift": Tag(
-        "1", "Distance of the mean observation to the normaliser's, in its standard deviations."
-    ),
-    "Misc/CGResidual": Tag("1", "Mean relative residual of conjugate gradients in the inner updates."),
-    "Misc/TrustRegion": Tag("nat", "Mean size of the inner updates' trust regions."),
-    "Misc/Alpha": Tag("1", "Mean factor that the line search chose in the inner updates."),
-    "Misc/Case/{case}": Tag("updates", "Inner updates that ended in this case of the constrained step."),
-    "Adapt/step{k}/EpRet": Tag("return", "Mean undiscounted return of an episode after k inner updates."),
-    "Adapt/step{k}/EpCost": Tag("cost", "Mean undiscounted cost of an episode after k inner updates."),
-    "Adapt/step{k}/DiscountedCost": Tag("cost", "Mean discounted cost of an episode after k inner updates."),
-    "Adapt/step{k}/CostPromised": Tag("cost", "Change of the limited cost that inner update k promised."),
-    "Adapt/step{k}/CostRealised": Tag("cost", "Change of the limited cost that came true in the batch after it."),
-    "Adapt/step{k}/ReturnPromised": Tag("return", "Change of the return that inner update k promised."),
-    "Adapt/step{k}/ReturnRealised": Tag("return", "Change of the return that came true in the batch after it."),
-}
-
-
-def describe(tag: str) -> Tag:
-    """The entry of TAGS for a column of metrics.csv. Raises KeyError for a tag that nobody has described."""
-    general = re.sub(r"^Adapt/step\d+/", "Adapt/step{k}/", tag)
-    return TAGS[re.sub(r"^Misc/Case/\w+$", "Misc/Case/{case}", general)]
 
 
 class MetricsWriter:
@@ -114,7 +38,7 @@ class MetricsWriter:
         """
         self._run_dir, self._path, self._columns = run_dir, run_dir / FILE, [*COUNTERS, *tags]
         header, self.env_steps, self.seconds = _rewind(self._path, resume_at)
-        if not set(header) <= set(self._columns):
+        if not {todays_name(tag) for tag in header} <= set(self._columns):
             raise MetricsError(f"{self._path}: its columns are not those that this version logs")
         with writing(run_dir):
             if header and header != self._columns:
@@ -200,9 +124,9 @@ class _Events:
 
 
 def _widen(path: Path, columns: Sequence[str]) -> None:
-    """The same rows under more columns, empty where they have none; the file is replaced as a whole."""
+    """The same rows under today's names and more columns, empty where they have none; the file is replaced whole."""
     with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+        rows = [{todays_name(tag): cell for tag, cell in row.items()} for row in csv.DictReader(file)]
     with replacing(path) as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()

@@ -15,6 +15,14 @@ LARGEST = 2**63  # whole numbers are below it, as in TOML
 SMALLEST = float(np.finfo(np.float32).tiny)  # below it a float32 is 0: compiled programs have no subnormal numbers
 
 
+# Settings by the names that they had; a run folder is read with them (config.py), one's own settings are not.
+RENAMED = {
+    "meta.held": "meta.constraint_on",
+    "inner.caution": "inner.objective_kl_fraction",
+    "outer.caution": "outer.objective_kl_fraction",
+}
+
+
 class ConfigError(Exception):
     """A setting that is not allowed; the message is one line."""
 
@@ -61,7 +69,7 @@ RANGES = {
     for region in ("inner", "outer")
     for name, allowed in {
         "max_kl": "(0, inf)",
-        "caution": "(0, 1]",
+        "objective_kl_fraction": "(0, 1]",
         "damping": "[0, inf)",
         "cg_iterations": "[1, inf)",
         "cg_tolerance": "[0, inf)",
@@ -129,6 +137,8 @@ def _read_section(kind: Any, value: Any, name: str) -> Any:
         raise ConfigError(f"{name}: {shown(value)} is not a section of settings")
     dotted = {item: f"{name}.{item}" if name else item for item in value}
     for item in value:
+        if dotted[item] in RENAMED:
+            raise ConfigError(f"{dotted[item]}: is called {RENAMED[dotted[item]]} now")
         if item not in known:
             raise ConfigError(f"{dotted[item]}: unknown setting; allowed: {', '.join(known)}")
     return kind(**{item: read(known[item], value[item], dotted[item]) for item in value})

@@ -25,11 +25,11 @@ from metacpo import checkpoint
 from metacpo.budget import Budget, plan, steps_of_one
 from metacpo.compilation import count_compilations, use_compilation_cache
 from metacpo.config import Config, ConfigError, build
-from metacpo.envs import FAMILIES, home, make
+from metacpo.envs import FAMILIES, source_path, make
 from metacpo.envs.check import require
-from metacpo.folder import LOCK, RunError, RunExistsError, complaint, lock, writing
-from metacpo.interrupts import GRACE, Abandoned, attend, stop_signals, worker
-from metacpo.learner import Learner, TrainState, init_state, meta_iteration, warmup, warmup_iteration
+from metacpo.folder import LOCK, RunError, RunExistsError, find_unsafe_path, lock, writing
+from metacpo.interrupts import GRACE, Abandoned, run_interruptibly, stop_signals, worker
+from metacpo.learner import TrainingSetup, TrainState, init_state, meta_iteration, warmup, warmup_iteration
 from metacpo.metrics import MetricsWriter, steps_used
 from metacpo.progress import Row, progress
 from metacpo.solver import Case
@@ -46,14 +46,14 @@ class Run:
 
     path: Path
     config: Config
-    learner: Learner
+    setup: TrainingSetup
     state: TrainState
     compilations: dict[str, int] = field(default_factory=dict)  # by function, of this session's loop
 
     @property
     def budget(self) -> Budget:
         """What its environment steps pay for. Raises ConfigError where that is nothing."""
-        return plan(self.config, self.learner)
+        return plan(self.config, self.setup)
 
     @property
     def finished(self) -> bool:
@@ -75,17 +75,17 @@ def train(config: Config, run_dir: Path | str, debug_nans: bool = False) -> Run:
     """
     run_dir = Path(run_dir)
     _refuse_to_overwrite(run_dir)
-    learner = build(config)
+    setup = build(config)
     if config.env not in FAMILIES:  # ours are checked by our tests
         require(make(config.env, config.physics))
-    plan(config, learner)  # raises where there is nothing to train
+    plan(config, setup)  # raises where there is nothing to train
     with writing(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
     with lock(run_dir):
         _refuse_to_overwrite(run_dir)  # another process may have been quicker
         with writing(run_dir):
             config.save(run_dir / CONFIG)
-        return _continue(Run(run_dir, config, learner, init_state(learner, config.seed)), debug_nans)
+        return _continue(Run(run_dir, config, setup, init_state(setup, config.seed)), debug_nans)
 
 
 def resume(run_dir: Path | str, debug_nans: bool = False) -> Run:
@@ -100,8 +100,8 @@ def resume(run_dir: Path | str, debug_nans: bool = False) -> Run:
         if checkpoint.latest(run_dir) is not None:
             return _continue(open_run(run_dir), debug_nans)
         Console().print("interrupted before its first checkpoint: from the beginning", highlight=False)
-        learner = build(config)
-        return _continue(Run(run_dir, config, learner, init_state(learner, config.seed)), debug_nans)
+        setup = build(config)
+        return _continue(Run(run_dir, config, setup, init_state(setup, config.seed)), debug_nans)
 
 
 def open_run(run_dir: Path | str, physics: str | None = None) -> Run:
@@ -114,8 +114,8 @@ def open_run(run_dir: Path | str, physics: str | None = None) -> Run:
     config = _config(run_dir)
     if physics is not None:
         config = replace(config, physics=physics)
-    learner = build(config)
-    return Run(run_dir, config, learner, checkpoint.restore(run_dir, init_state(learner, config.seed)))
+    setup = build(config)
+    return Run(run_dir, config, setup, checkpoint.restore(run_dir, init_state(setup, config.seed)))
 
 
 def _refuse_to_overwrite(run_dir: Path) -> None:
@@ -129,7 +129,7 @@ def _config(run_dir: Path) -> Config:
     """The settings of the run in a folder, whose environment may be imported."""
     if not run_dir.is_dir():
         raise RunError(f"{run_dir}: no such run folder")
-    if wrong := complaint(run_dir):
+    if wrong := find_unsafe_path(run_dir):
         raise RunError(wrong)
     try:
         config = Config.saved(run_dir / CONFIG)
@@ -147,7 +147,7 @@ def _refuse_its_code(run_dir: Path, env: str) -> None:
         raise RunError(
             f"{run_dir / CONFIG}: env: {where!r} is not an absolute path, which a training would have written"
         )
-    code = home(env)
+    code = source_path(env)
     if code is not None and code.is_relative_to(run_dir.resolve()):
         raise RunError(f"{run_dir / CONFIG}: env: {code} lies in the run folder, whose code is not run; move it away")
 
@@ -167,19 +167,19 @@ def _continue(run: Run, debug_nans: bool) -> Run:
     ):
         clock = _Clock(writer.env_steps, writer.seconds)
         watch = Watch(LIMITED_COST[config.estimation.cost_measure])
-        executables: dict[Learner, Iterate] = {}
+        executables: dict[TrainingSetup, Iterate] = {}
         saved = start or None
         with progress(console) as display, suppress(Abandoned):
             for iteration in range(start + 1, budget.iterations + 1):
                 if stop.is_set():
                     break
-                learner = learner_at(run, iteration)
-                if learner not in executables:
-                    work = _compiling(learner, state, console)
-                    executables[learner] = attend(pool, stop, work, grace=0.0)  # there is nothing new to save
+                setup = setup_at(run, iteration)
+                if setup not in executables:
+                    work = _compiling(setup, state, console)
+                    executables[setup] = run_interruptibly(pool, stop, work, grace=0.0)  # there is nothing new to save
                 clock.start_lap()
-                after, row = attend(pool, stop, partial(_iterate, executables[learner], state), GRACE)
-                clock.end_lap(_env_steps(learner, row), steps_of_one(learner))
+                after, row = run_interruptibly(pool, stop, partial(_iterate, executables[setup], state), GRACE)
+                clock.end_lap(_env_steps(setup, row), steps_of_one(setup))
                 writer.write(iteration, clock.env_steps, clock.seconds, row)
                 before, state = state, after
                 display.show(_shown(run, iteration, row, clock))
@@ -191,18 +191,18 @@ def _continue(run: Run, debug_nans: bool) -> Run:
                     saved = _save(run.path, writer, state)
         if saved != int(state.iteration):
             _save(run.path, writer, state)
-    run = Run(run.path, config, run.learner, state, dict(compilations))
+    run = Run(run.path, config, run.setup, state, dict(compilations))
     _say_how_it_ended(run, console)
     return run
 
 
-def _compiling(learner: Learner, state: TrainState, console: Console) -> Callable[[], Iterate]:
+def _compiling(setup: TrainingSetup, state: TrainState, console: Console) -> Callable[[], Iterate]:
     """`compile_iteration` for another thread, to which JAX does not carry the caller's choice of a device."""
     device = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
 
     def work() -> Iterate:
         with jax.default_device(device):
-            return compile_iteration(learner, state, console)
+            return compile_iteration(setup, state, console)
 
     return work
 
@@ -220,33 +220,33 @@ def _save(run_dir: Path, writer: MetricsWriter, state: TrainState) -> int:
     return int(state.iteration)
 
 
-def learner_at(run: Run, iteration: int) -> Learner:
-    """What learns in this iteration (the first is 1): the warm-up's learner, then the run's."""
+def setup_at(run: Run, iteration: int) -> TrainingSetup:
+    """What learns in this iteration (the first is 1): the warm-up's setup, then the run's."""
     settings = run.config.warmup
-    return warmup(run.learner, settings) if iteration <= settings.iterations else run.learner
+    return warmup(run.setup, settings) if iteration <= settings.iterations else run.setup
 
 
 def logged_tags(run: Run) -> list[str]:
     """Every tag that a meta-iteration of the run logs, warm-up or not: the columns of its metrics.csv."""
     tags = set()
     for iteration in (1, run.budget.iterations):
-        tags |= set(jax.eval_shape(partial(meta_iteration, learner_at(run, iteration)), run.state)[1])
+        tags |= set(jax.eval_shape(partial(meta_iteration, setup_at(run, iteration)), run.state)[1])
     return sorted(tags)
 
 
-def compile_iteration(learner: Learner, state: TrainState, console: Console) -> Iterate:
+def compile_iteration(setup: TrainingSetup, state: TrainState, console: Console) -> Iterate:
     """`meta_iteration` of this learner as one executable, which cannot be compiled again behind our back.
 
     JAX keeps what it compiled in a folder for the next process, but not functions that call the host, so it
     keeps this one only where the physics is compiled too.
     """
     use_compilation_cache()
-    function = meta_iteration if learner.meta.steps > 0 else warmup_iteration
+    function = meta_iteration if setup.meta.steps > 0 else warmup_iteration
     console.print(f"compiling {function.__name__} …", highlight=False)
     begin = time.perf_counter()
     # Full float32 products: an accelerator's default of fewer bits is not enough for conjugate gradients.
     with jax.default_matmul_precision("highest"):
-        executable = jax.jit(function, static_argnums=0).lower(learner, state).compile()
+        executable = jax.jit(function, static_argnums=0).lower(setup, state).compile()
     console.print(f"compiled in {time.perf_counter() - begin:.1f} s", highlight=False)
     return executable
 
@@ -279,9 +279,9 @@ class _Clock:
         return steps / seconds, planned / seconds
 
 
-def _env_steps(learner: Learner, row: dict[str, np.ndarray]) -> int:
+def _env_steps(setup: TrainingSetup, row: dict[str, np.ndarray]) -> int:
     """Steps in all episodes of one meta-iteration: M tasks × (K + 1) rollouts × B episodes × mean length."""
-    meta = learner.meta
+    meta = setup.meta
     return round(meta.tasks * (meta.steps + 1) * meta.episodes * float(row["Metrics/EpLen"]))
 
 

@@ -40,7 +40,7 @@ class Resume:
 
 
 @dataclass(frozen=True)
-class Trial:
+class AdaptOptions:
     """How the meta-policy is adapted; what is not given is as in the run's config."""
 
     steps: int | None = None
@@ -64,7 +64,7 @@ class Adapt:
     """Adapt the meta-policy of a run to new tasks and print what each update changed."""
 
     run_dir: tyro.conf.Positional[Path]
-    trial: Annotated[Trial, tyro.conf.arg(name="")] = Trial()
+    options: Annotated[AdaptOptions, tyro.conf.arg(name="")] = AdaptOptions()
     split: Literal["held-out", "shifted"] = "held-out"
     """Where random tasks come from: the training distribution, or beyond it."""
 
@@ -72,7 +72,7 @@ class Adapt:
         from metacpo.training import open_run
 
         run = open_run(self.run_dir)
-        _show(_evaluate(run, self.trial, (self.split,)), run)
+        _show(_evaluate(run, self.options, (self.split,)), run)
         return 0
 
 
@@ -81,7 +81,7 @@ class Evaluate:
     """Adapt to held-out and to shifted tasks; rewrites adaptation.csv and the paths in the run folder."""
 
     run_dir: tyro.conf.Positional[Path]
-    trial: Annotated[Trial, tyro.conf.arg(name="")] = Trial()
+    options: Annotated[AdaptOptions, tyro.conf.arg(name="")] = AdaptOptions()
     physics: str | None = None
     """Another engine than the one trained on, beside it: writes adaptation-<physics>.csv and prints the difference."""
 
@@ -90,8 +90,8 @@ class Evaluate:
 
         run = open_run(self.run_dir)
         if self.physics in (None, run.config.physics):
-            return _assess(run, self.trial)
-        return _assess_elsewhere(run, open_run(self.run_dir, self.physics), self.trial)
+            return _assess(run, self.options)
+        return _assess_elsewhere(run, open_run(self.run_dir, self.physics), self.options)
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Render:
     """Film adapted episodes into RUN_DIR/render: by a camera, from above, and their paths as a picture."""
 
     run_dir: tyro.conf.Positional[Path]
-    trial: Annotated[Trial, tyro.conf.arg(name="")] = Trial()
+    options: Annotated[AdaptOptions, tyro.conf.arg(name="")] = AdaptOptions()
     split: Literal["held-out", "shifted"] = "held-out"
     """Where random tasks come from: the training distribution, or beyond it."""
     format: Literal["mp4", "gif"] | None = None
@@ -113,8 +113,8 @@ class Render:
             print(f"metacpo: {line}", file=sys.stderr)
 
         run = open_run(self.run_dir)
-        result = _evaluate(run, self.trial, (self.split,))
-        for path in render(run, result, Request(self.format, self.trial.seed), complain):
+        result = _evaluate(run, self.options, (self.split,))
+        for path in render(run, result, Request(self.format, self.options.seed), complain):
             print(path)
         return 0
 
@@ -219,15 +219,15 @@ VERBS: dict[str, type | Callable[[Sequence[str]], Verb]] = {
 
 def _finish(run: "Run") -> int:
     """After a training: nothing if it was interrupted, else the evaluation and the report."""
-    return _assess(run, Trial()) if run.finished else 0
+    return _assess(run, AdaptOptions()) if run.finished else 0
 
 
-def _assess(run: "Run", trial: Trial) -> int:
+def _assess(run: "Run", options: AdaptOptions) -> int:
     """Evaluate on held-out and shifted tasks, write it into the run folder, and draw the report."""
     from metacpo.evaluation import write
     from metacpo.report import write_report
 
-    result = _evaluate(run, trial, ("held-out", "shifted"))
+    result = _evaluate(run, options, ("held-out", "shifted"))
     write(run.path, result)
     _show(result, run)
     names = ["config.toml", "metrics.csv", "adaptation.csv"]
@@ -238,11 +238,11 @@ def _assess(run: "Run", trial: Trial) -> int:
     return 0
 
 
-def _assess_elsewhere(run: "Run", moved: "Run", trial: Trial) -> int:
+def _assess_elsewhere(run: "Run", moved: "Run", options: AdaptOptions) -> int:
     """Evaluate on the engine trained on and on another, with the same seeds; the run's own files stay."""
     from metacpo.evaluation import difference, write_rows
 
-    here, there = (_evaluate(where, trial, ("held-out", "shifted")) for where in (run, moved))
+    here, there = (_evaluate(where, options, ("held-out", "shifted")) for where in (run, moved))
     path = run.path / f"adaptation-{moved.config.physics}.csv"
     write_rows(path, there)
     _show(there, run)
@@ -252,29 +252,29 @@ def _assess_elsewhere(run: "Run", moved: "Run", trial: Trial) -> int:
     return 0
 
 
-def _evaluate(run: "Run", trial: Trial, splits: tuple[str, ...]) -> Any:
+def _evaluate(run: "Run", options: AdaptOptions, splits: tuple[str, ...]) -> Any:
     """Adaptation of the run's meta-policy as `trial` says, checked as the config's own settings are."""
     from metacpo.evaluation import evaluate
 
-    _require_same_senses(run, trial)
-    task = None if trial.task is None else run.learner.tasks.make(_json(trial.task))
+    _require_same_senses(run, options)
+    task = None if options.task is None else run.setup.tasks.make(_json(options.task))
     usual = run.config.adaptation
     settings = replace(
         usual,
-        steps=usual.steps if trial.steps is None else trial.steps,
-        tasks=1 if task else usual.tasks if trial.tasks is None else trial.tasks,
+        steps=usual.steps if options.steps is None else options.steps,
+        tasks=1 if task else usual.tasks if options.tasks is None else options.tasks,
     )
-    limit = run.config.cost_limit if trial.cost_limit is None else trial.cost_limit
-    replace(run.config, adaptation=settings, cost_limit=limit, seed=trial.seed)  # raises what is not allowed
-    return evaluate(run.learner, run.state, settings, splits, trial.seed, cost_limit=trial.cost_limit, task=task)
+    limit = run.config.cost_limit if options.cost_limit is None else options.cost_limit
+    replace(run.config, adaptation=settings, cost_limit=limit, seed=options.seed)  # raises what is not allowed
+    return evaluate(run.setup, run.state, settings, splits, options.seed, cost_limit=options.cost_limit, task=task)
 
 
-def _require_same_senses(run: "Run", trial: Trial) -> None:
+def _require_same_senses(run: "Run", options: AdaptOptions) -> None:
     """A policy sees what it was trained to see: another observation has another size."""
-    if trial.history not in (None, run.config.history):
+    if options.history not in (None, run.config.history):
         allowed = run.config.history
-        raise UsageError(f"history: {trial.history} is not what the run was trained with; allowed: {allowed}")
-    if trial.observe_task and not run.config.observe_task:
+        raise UsageError(f"history: {options.history} is not what the run was trained with; allowed: {allowed}")
+    if options.observe_task and not run.config.observe_task:
         raise UsageError("observe_task: true is not what the run was trained with; allowed: false")
 
 

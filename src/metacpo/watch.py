@@ -17,7 +17,8 @@ import numpy as np
 from metacpo import checkpoint, health
 from metacpo.config import Config
 from metacpo.learner import TrainState
-from metacpo.metrics import FILE, describe
+from metacpo.metrics import FILE
+from metacpo.tags import describe
 
 LONGEST = max(rule.window for rule in health.RULES)
 

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metacpo.algorithms.knobs import Knobs
-from metacpo.algorithms.meta_gradient import Walk
-from metacpo.algorithms.rule import Rule, StepStats, update
+from metacpo.algorithms.inner_state import InnerState
+from metacpo.algorithms.meta_gradient import InnerLoop
+from metacpo.algorithms.policy_update import PolicyUpdate, StepStats, update
 from metacpo.algorithms.signal import Signal
 from metacpo.algorithms.trust_region import TrustRegionSettings
 from metacpo.estimation import Batch, surrogates
@@ -25,7 +25,7 @@ EXACT = {
     metric: TrustRegionSettings(metric=metric, damping=1e-3, cg_iterations=80, cg_tolerance=1e-13, fisher_stride=1)
     for metric in ("kl", "euclidean")
 }
-CPO = {metric: Rule(region=region) for metric, region in EXACT.items()}
+CPO = {metric: PolicyUpdate(region=region) for metric, region in EXACT.items()}
 # These programs run for milliseconds and take many seconds to optimise.
 quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
@@ -107,44 +107,44 @@ def no_updates(*shape: int, m: int = 1) -> StepStats:
     return StepStats(*[zero] * 10, one, Signal(zero, one))
 
 
-def knobs(m: int = 1) -> Knobs:
+def inner_state(m: int = 1) -> InnerState:
     """Away from their defaults, so that a factor that is forgotten shows."""
-    return Knobs(jnp.full(m, 0.7), jnp.full(m, 0.01), jnp.asarray(0.3))
+    return InnerState(jnp.full(m, 0.7), jnp.full(m, 0.01), jnp.asarray(0.3))
 
 
 class Walker:
     """Inner loops of a rule on such data, one compiled step for all of them.
 
-    Data fall into their case for CPO's step with knobs of factor 1; other rules have cases of their own.
+    Data fall into their case for CPO's step with inner_state of factor 1; other rules have cases of their own.
     """
 
-    def __init__(self, rule: Rule, tasks: int = 2, start: Knobs | None = None):
+    def __init__(self, rule: PolicyUpdate, tasks: int = 2, start: InnerState | None = None):
         self.rule, self.tasks = rule, tasks
-        self.start = Knobs.init(1) if start is None else start
+        self.start = InnerState.init(1) if start is None else start
         self.checked = start is None and rule in CPO.values()
 
-        def advance(phi, knobs, key, case):
+        def advance(phi, inner_state, key, case):
             batch = batch_in_case(phi, key, case, rule.region)
-            return batch, *update(POLICY, phi, knobs, batch, rule)
+            return batch, *update(POLICY, phi, inner_state, batch, rule)
 
         self._advance = quick_jit(jax.vmap(advance, (0, 0, 0, None)))
 
-    def walk(self, theta, cases, length: int | None = None, seed: int = 0) -> Walk:
+    def loop(self, theta, cases, length: int | None = None, seed: int = 0) -> InnerLoop:
         """K = len(cases) inner steps from θ, step k in `cases[k]`, and data of φ^K.
 
         `length` ≥ K repeats the last step with α = 0, which is no step: one program for several K.
         """
-        phi, knobs = jax.tree.map(lambda x: jnp.broadcast_to(x, (self.tasks, *x.shape)), (theta, self.start))
+        phi, inner_state = jax.tree.map(lambda x: jnp.broadcast_to(x, (self.tasks, *x.shape)), (theta, self.start))
         steps, keys = [], jax.random.split(jax.random.key(seed), (len(cases) + 1, self.tasks))
         for key, case in zip(keys, cases, strict=False):
-            batch, phi, knobs, stats = self._advance(phi, knobs, key, jnp.asarray(int(case)))
+            batch, phi, inner_state, stats = self._advance(phi, inner_state, key, jnp.asarray(int(case)))
             if self.checked:
                 np.testing.assert_array_equal(stats.case, int(case))
-            assert np.all(stats.alpha > 0) and not np.any(stats.edge)
+            assert np.all(stats.alpha > 0) and not np.any(stats.derivative_clipped)
             steps.append((batch, stats))
-        last = self._advance(phi, knobs, keys[-1], jnp.asarray(int(Case.SLACK)))[0]
+        last = self._advance(phi, inner_state, keys[-1], jnp.asarray(int(Case.SLACK)))[0]
         pause = eqx.tree_at(lambda step: step[1].alpha, steps[-1], jnp.zeros(self.tasks))
         steps += [pause] * ((length or len(cases)) - len(cases))
         batches, updates = jax.tree.map(lambda *x: jnp.stack(x), *steps)
         K, M = updates.alpha.shape
-        return Walk(batches, updates, no_stats(K + 1, M), phi, last)
+        return InnerLoop(batches, updates, no_stats(K + 1, M), phi, last)

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metacpo.algorithms.knobs import Knobs
-from metacpo.algorithms.rule import Rule, update
+from metacpo.algorithms.inner_state import InnerState
+from metacpo.algorithms.policy_update import PolicyUpdate, update
 from metacpo.algorithms.trust_region import TrustRegionSettings
 from metacpo.estimation import EstimationSettings, make_batch
 from metacpo.policies import GaussianPolicy, Normaliser
@@ -21,7 +21,7 @@ from .problems import quick_jit
 
 POLICY = GaussianPolicy(observation_size=1, action_size=1, hidden=(), initial_std=0.5)
 SIGMA, LIMIT, BATCHES = 0.5, 0.3, 400
-RULE = Rule(region=TrustRegionSettings(max_kl=0.2, damping=1e-3, fisher_stride=1))
+RULE = PolicyUpdate(region=TrustRegionSettings(max_kl=0.2, damping=1e-3, fisher_stride=1))
 
 
 def episodes(phi, key, T, B) -> Trajectory:
@@ -49,7 +49,7 @@ def after_updates(confidence, T, B, start):
 
     def one(key):
         batch, _ = make_batch(episodes(phi, key, T, B), Normaliser.init(1), jnp.array([LIMIT * T]), settings)
-        new, _, stats = update(POLICY, phi, Knobs.init(1), batch, RULE)
+        new, _, stats = update(POLICY, phi, InnerState.init(1), batch, RULE)
         return new[1], stats.case
 
     mean, case = quick_jit(jax.vmap(one))(jax.random.split(jax.random.key(0), BATCHES))

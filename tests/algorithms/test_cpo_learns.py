@@ -15,7 +15,7 @@ LIMIT = 25.0
 ITERATIONS = 100
 
 
-def costs_of_training(move=None, seed=0) -> tuple[np.ndarray, np.ndarray]:
+def costs_of_training(step=None, seed=0) -> tuple[np.ndarray, np.ndarray]:
     """Return and cost per episode of every iteration of CPO on Point-Circle's reference task."""
     config = Config.preset(
         "point-circle",
@@ -25,19 +25,19 @@ def costs_of_training(move=None, seed=0) -> tuple[np.ndarray, np.ndarray]:
         # A step raises the cost by more than it says as long as the policy learns: aimed at the limit itself, the cost
         # settles 6 to 22 % above it. docs/algorithms.md has every seed and target that was run.
         estimation={"confidence": 0.95},  # about 0.8 of the limit
-        outer={"max_kl": 0.02, "damping": 0.3, "caution": 0.2},
+        outer={"max_kl": 0.02, "damping": 0.3, "objective_kl_fraction": 0.2},
     )
-    learner = build(config)
-    only = learner.tasks.make({}).params
-    tasks = dataclasses.replace(learner.tasks, draw={"train": lambda key: only})
-    rule = learner.algorithm.outer
-    outer = rule if move is None else dataclasses.replace(rule, move=move)
-    algorithm = dataclasses.replace(learner.algorithm, outer=outer)
-    learner = dataclasses.replace(learner, tasks=tasks, algorithm=algorithm)
+    setup = build(config)
+    only = setup.tasks.make({}).params
+    tasks = dataclasses.replace(setup.tasks, draw={"train": lambda key: only})
+    rule = setup.algorithm.outer
+    outer = rule if move is None else dataclasses.replace(rule, step=move)
+    algorithm = dataclasses.replace(setup.algorithm, outer=outer)
+    setup = dataclasses.replace(setup, tasks=tasks, algorithm=algorithm)
     step = jax.jit(meta_iteration, static_argnums=0)
-    state, rows = init_state(learner, seed), []
+    state, rows = init_state(setup, seed), []
     for _ in range(ITERATIONS):
-        state, row = step(learner, state)
+        state, row = step(setup, state)
         rows.append((float(row["Metrics/EpRet"]), float(row["Metrics/EpCost"])))
     earned, cost = np.array(rows).T
     return earned, cost

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from metacpo.algorithms.knobs import Knobs
-from metacpo.algorithms.meta_gradient import MetaObjective, Walk
-from metacpo.algorithms.moves import Descent
-from metacpo.algorithms.rule import Rule, StepStats, update
+from metacpo.algorithms.inner_state import InnerState
+from metacpo.algorithms.meta_gradient import MetaObjective, InnerLoop
+from metacpo.algorithms.steps import GradientStep
+from metacpo.algorithms.policy_update import PolicyUpdate, StepStats, update
 from metacpo.estimation import Batch
 from metacpo.estimation.batch import EpisodeStats
 
@@ -21,7 +21,7 @@ from .exact import Table, quick_jit
 
 N, TASKS = 4, 2
 POLICY = Table(1, 2, (), 1.0)
-RULE = Rule(move=Descent(3.0))
+RULE = PolicyUpdate(step=GradientStep(3.0))
 THETA = np.array([0.2, -0.3])
 
 
@@ -46,11 +46,11 @@ def exact(phi) -> tuple[Batch, jax.Array]:
     return batch, p[0]
 
 
-def walk_of(theta, counts) -> Walk:
-    """The walk of all tasks whose data have these counts; its last data are exact."""
+def walk_of(theta, counts) -> InnerLoop:
+    """The loop of all tasks whose data have these counts; its last data are exact."""
     phi0 = jnp.broadcast_to(theta, (TASKS, 2))
     first = jax.vmap(seen)(phi0, counts)
-    phi, _, updates = jax.vmap(lambda p, D: update(POLICY, p, Knobs.init(1), D, RULE))(phi0, first)
+    phi, _, updates = jax.vmap(lambda p, D: update(POLICY, p, InnerState.init(1), D, RULE))(phi0, first)
     last, value = jax.vmap(exact)(phi)
     values = jnp.stack([jnp.zeros(TASKS), value])
     zero = jnp.zeros((2, TASKS))
@@ -59,7 +59,7 @@ def walk_of(theta, counts) -> Walk:
     )
     once = jax.tree.map(lambda x: x[None], (first, updates))
     assert isinstance(once[1], StepStats)
-    return Walk(*once, stats, phi, last)
+    return InnerLoop(*once, stats, phi, last)
 
 
 def expected_value(theta):
@@ -70,7 +70,7 @@ def expected_value(theta):
     weights = choose * p**n * (1 - p) ** (N - n)
 
     def reached(count):
-        phi = update(POLICY, theta, Knobs.init(1), seen(jax.lax.stop_gradient(theta), count), RULE)[0]
+        phi = update(POLICY, theta, InnerState.init(1), seen(jax.lax.stop_gradient(theta), count), RULE)[0]
         return jax.nn.softmax(phi)[0]
 
     J = weights @ jax.vmap(reached)(n)
@@ -83,7 +83,7 @@ def average():
 
     def gradient(estimator):
         objective = MetaObjective(POLICY, RULE, estimator)
-        theta, start = jnp.asarray(THETA), Knobs.init(1)
+        theta, start = jnp.asarray(THETA), InnerState.init(1)
 
         def rows(counts):
             g, b, _ = objective.linearise(theta, theta, start, walk_of(theta, counts))

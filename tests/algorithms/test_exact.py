@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metacpo.algorithms.knobs import Knobs
-from metacpo.algorithms.meta import MetaSettings, collect, meta_update
+from metacpo.algorithms.inner_state import InnerState
+from metacpo.algorithms.meta import MetaSettings, run_inner_loop, meta_update
 from metacpo.algorithms.registry import ALGORITHMS, Parts, RuleSettings, compose
-from metacpo.algorithms.rule import update
+from metacpo.algorithms.policy_update import update
 from metacpo.algorithms.trust_region import TrustRegionSettings
 
 from .exact import GAMMA, TABLE, chains, exact_batch, exact_sampler, one, probabilities, quick_jit, values
@@ -29,16 +29,16 @@ def start():
     return jnp.array([1.0, -1.0, 1.0, -1.0])
 
 
-def fine_tuned(rule, task, knobs):
+def fine_tuned(rule, task, inner_state):
     """J_R, J_C [UPDATES + 1] and the stats [UPDATES] of repeated updates on one task."""
 
     def step(carry, _):
-        phi, knobs = carry
+        phi, inner_state = carry
         v = values(phi, task)
-        new, knobs, stats = update(TABLE, phi, knobs, exact_batch(phi, task), rule)
-        return (new, knobs), (phi, v.J_R, v.J_C, stats)
+        new, inner_state, stats = update(TABLE, phi, inner_state, exact_batch(phi, task), rule)
+        return (new, inner_state), (phi, v.J_R, v.J_C, stats)
 
-    (phi, _), (path, J_R, J_C, stats) = jax.lax.scan(step, (start(), knobs), length=UPDATES)
+    (phi, _), (path, J_R, J_C, stats) = jax.lax.scan(step, (start(), inner_state), length=UPDATES)
     last = values(phi, task)
     return jnp.append(path, phi[None], axis=0), jnp.append(J_R, last.J_R), jnp.append(J_C, last.J_C), stats
 
@@ -51,7 +51,7 @@ REACHED = 0.97 * 3.0  # of the optimum, after 60 updates
 @pytest.mark.parametrize("name", SETTLING + SWINGING)
 def test_a_safe_rule_ends_at_the_optimum_under_its_limit(x64, name):
     rule = ALGORITHMS[name](parts()).inner
-    _, J_R, J_C, _ = quick_jit(lambda: fine_tuned(rule, one(chains(LIMITED)), Knobs.init(1)))()
+    _, J_R, J_C, _ = quick_jit(lambda: fine_tuned(rule, one(chains(LIMITED)), InnerState.init(1)))()
     tail_R, tail_C = np.asarray(J_R[-10:]), np.asarray(J_C[-10:])
     if name in SETTLING:
         assert np.all(tail_C <= 1.5 * 1.01), tail_C
@@ -64,7 +64,7 @@ def test_a_safe_rule_ends_at_the_optimum_under_its_limit(x64, name):
 @pytest.mark.parametrize("name", ["trpo", "meta-trpo"])
 def test_a_rule_that_is_blind_to_the_cost_breaks_the_limit(x64, name):
     rule = ALGORITHMS[name](parts()).inner
-    _, J_R, J_C, _ = quick_jit(lambda: fine_tuned(rule, one(chains(LIMITED)), Knobs.init(1)))()
+    _, J_R, J_C, _ = quick_jit(lambda: fine_tuned(rule, one(chains(LIMITED)), InnerState.init(1)))()
     assert float(J_R[-1]) > 2 * 3.0 and float(J_C[-1]) > 2 * 1.5
 
 
@@ -73,7 +73,7 @@ def test_a_fixed_penalty_has_no_limit(x64):
     found = {}
     for price in (1.0, 4.0):
         rule = ALGORITHMS["maml-penalty"](parts(penalty=price, step_size=5.0)).inner
-        _, J_R, J_C, _ = quick_jit(lambda rule=rule: fine_tuned(rule, one(chains(LIMITED)), Knobs.init(1)))()
+        _, J_R, J_C, _ = quick_jit(lambda rule=rule: fine_tuned(rule, one(chains(LIMITED)), InnerState.init(1)))()
         found[price] = float(J_R[-1]), float(J_C[-1])
     assert found[1.0][1] > 2 * 1.5
     assert found[4.0][0] < 0.7 * 3.0
@@ -87,7 +87,7 @@ def test_every_accepted_step_obeys_the_bounds_of_cpo(x64, name):
     J_C(π') ≤ h + √(2δ)γε_C/(1−γ)²                     for every CPO step from within the limit
     """
     rule, task = ALGORITHMS[name](parts()).inner, one(chains(LIMITED))
-    path, J_R, J_C, stats = quick_jit(lambda: fine_tuned(rule, task, Knobs.init(1)))()
+    path, J_R, J_C, stats = quick_jit(lambda: fine_tuned(rule, task, InnerState.init(1)))()
     # Once at the optimum, nothing is left to accept.
     assert np.count_nonzero(stats.accepted) >= 10
     at = jax.vmap(lambda phi: values(phi, task))(path)
@@ -98,15 +98,15 @@ def test_every_accepted_step_obeys_the_bounds_of_cpo(x64, name):
         assert tv <= np.sqrt(0.5 * max(float(stats.kl[k]), 0.0)) + 1e-8  # rounding leaves −1e-17 of no step
         for A, J, sign in ((v.A_R, J_R, 1), (v.A_C, J_C, -1)):
             gain = (pi[k + 1] * A).sum(axis=1)
-            promised, epsilon = v.d @ gain / (1 - GAMMA), np.abs(gain).max()
+            predicted, epsilon = v.d @ gain / (1 - GAMMA), np.abs(gain).max()
             slack = 2 * GAMMA * epsilon / (1 - GAMMA) ** 2 * tv
-            assert sign * float(J[k + 1] - J[k]) >= sign * promised - slack - 1e-9
+            assert sign * float(J[k + 1] - J[k]) >= sign * predicted - slack - 1e-9
         epsilon_C = np.abs((pi[k + 1] * v.A_C).sum(axis=1)).max()
         worst = 1.5 + np.sqrt(2 * REGION.max_kl) * GAMMA * epsilon_C / (1 - GAMMA) ** 2
         if name != "trpo" and float(J_C[k]) <= 1.5:
             assert float(J_C[k + 1]) <= worst + 1e-9
     # The units are right: what the surrogates promise is the exact change to first order.
-    first = float(stats.promised_loss[0]) / (GAMMA - 1)
+    first = float(stats.predicted_loss[0]) / (GAMMA - 1)
     assert first == pytest.approx(float(J_R[1] - J_R[0]), rel=0.3)
 
 
@@ -119,23 +119,23 @@ def meta_trained(name, meta, iterations, **rule):
     sample, key = exact_sampler(chains(*TWO)), jax.random.key(0)
 
     def iteration(carry, _):
-        theta, knobs = carry
-        walk = collect(TABLE, theta, knobs, sample, key, meta, algorithm.inner)
-        theta, knobs, outer = meta_update(TABLE, theta, knobs, walk, algorithm)
-        adapted = jax.tree.map(lambda x: x[-1], walk.stats)
-        first = jax.tree.map(lambda x: x[0], walk.stats)
+        theta, inner_state = carry
+        loop = run_inner_loop(TABLE, theta, inner_state, sample, key, meta, algorithm.inner)
+        theta, inner_state, outer = meta_update(TABLE, theta, inner_state, loop, algorithm)
+        adapted = jax.tree.map(lambda x: x[-1], loop.stats)
+        first = jax.tree.map(lambda x: x[0], loop.stats)
         row = (adapted.episode_return, adapted.episode_cost[:, 0], first.episode_cost[:, 0], outer.step.accepted)
-        return (theta, knobs), row
+        return (theta, inner_state), row
 
-    knobs = Knobs.init(1 if algorithm.reads_costs else 0)
-    return jax.lax.scan(iteration, (start(), knobs), length=iterations)[1]
+    inner_state = InnerState.init(1 if algorithm.reads_costs else 0)
+    return jax.lax.scan(iteration, (start(), inner_state), length=iterations)[1]
 
 
 @pytest.fixture(scope="module")
 def trained():
     """(name, how constraints are held, whose) ↦ what meta-training reaches."""
     with jax.enable_x64(True):
-        yield lambda name, constraints="mean", held="adapted", **rule: [
+        yield lambda name, constraints="mean", constraint_on="adapted", **rule: [
             np.asarray(x)
             for x in quick_jit(
                 lambda: meta_trained(name, MetaSettings(2, 1, 1, "exact", constraints, held), 60, **rule)
@@ -154,7 +154,7 @@ def test_a_pooled_mean_leaves_one_task_unsafe_and_per_task_constraints_do_not(x6
 def test_anytime_safety_holds_the_policies_on_the_way_too(x64, trained):
     """Held at every step, the meta-policy itself keeps the pooled limit, which otherwise it may break."""
     _, _, start_adapted, _ = trained("meta-cpo")
-    _, every_cost, start_every, _ = trained("meta-cpo", held="every")
+    _, every_cost, start_every, _ = trained("meta-cpo", constraint_on="every")
     assert start_every[-5:].mean() <= 1.5 * 1.05 and every_cost[-5:].mean() <= 1.5 * 1.05
     assert start_adapted[-5:].mean() > start_every[-5:].mean()
 

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metacpo.algorithms.knobs import Knobs
-from metacpo.algorithms.meta import Algorithm, MetaSettings, collect, meta_update, pooled
-from metacpo.algorithms.meta_gradient import MetaObjective, Walk, replay
-from metacpo.algorithms.rule import Rule, propose, update
+from metacpo.algorithms.inner_state import InnerState
+from metacpo.algorithms.meta import Algorithm, MetaSettings, run_inner_loop, meta_update, pooled
+from metacpo.algorithms.meta_gradient import MetaObjective, InnerLoop, differentiable_inner_loop
+from metacpo.algorithms.policy_update import PolicyUpdate, compute_step, update
 from metacpo.algorithms.signal import Signal
 from metacpo.algorithms.trust_region import cg_settings, linearise, metric
 from metacpo.estimation import kl, surrogates
@@ -43,22 +43,22 @@ def mean_surrogates(phi, last):
     return jnp.stack([jnp.mean(L_R), jnp.mean(c)])
 
 
-def objective(theta, walk, rule, mode="exact"):
+def objective(theta, loop, rule, mode="exact"):
     """[F, G] at θ."""
-    F, G = MetaObjective(POLICY, rule, mode)(theta, theta, Knobs.init(1), walk)
+    F, G = MetaObjective(POLICY, rule, mode)(theta, theta, InnerState.init(1), loop)
     return jnp.append(F, G)
 
 
 @pytest.fixture(scope="module")
 def compiled():
-    """{metric: (walker, derivatives)}; derivatives(θ, walk) are two gradients [2, n] of [F, G]."""
+    """{metric: (walker, derivatives)}; derivatives(θ, loop) are two gradients [2, n] of [F, G]."""
 
     def derivatives(rule):
-        def exact_and_differences(theta, walk):
+        def exact_and_differences(theta, loop):
             shifts = WIDTH * jnp.eye(theta.size)
-            at = jax.vmap(lambda shift: objective(theta + shift, walk, rule))
+            at = jax.vmap(lambda shift: objective(theta + shift, loop, rule))
             up, down = jnp.split(at(jnp.concatenate([shifts, -shifts])), 2)
-            g, b, _ = MetaObjective(POLICY, rule).linearise(theta, theta, Knobs.init(1), walk)
+            g, b, _ = MetaObjective(POLICY, rule).linearise(theta, theta, InnerState.init(1), loop)
             return jnp.concatenate([g[None], b]), ((up - down) / (2 * WIDTH)).T
 
         return quick_jit(exact_and_differences)
@@ -83,18 +83,18 @@ def without_steps(phi, last):
 def test_exact_gradient_equals_finite_differences(x64, compiled, name, metric):
     walker, derivatives = compiled[metric]
     theta = initial()
-    walk = walker.walk(theta, WALKS[name], length=5)
-    exact, differences = derivatives(theta, walk)
+    loop = walker.loop(theta, WALKS[name], length=5)
+    exact, differences = derivatives(theta, loop)
     assert exact.dtype == jnp.float64
     assert np.all(relative(exact, differences) < 1e-5)
     # The check has teeth: leaving out the derivative of the steps is far off.
-    assert np.all(relative(without_steps(walk.phi, walk.last), differences) > 1e-2)
+    assert np.all(relative(without_steps(loop.phi, loop.last), differences) > 1e-2)
 
 
 @pytest.mark.parametrize("case", [Case.RECOVERING, Case.BINDING])
 def test_the_size_of_a_cautious_region_is_differentiated_too(x64, case):
     """δ depends on c and b, hence on φ. Taken for a constant it is off by what the issue was: up to a tenth."""
-    rule = Rule(region=dataclasses.replace(EXACT["kl"], max_kl=0.12, caution=0.075))
+    rule = PolicyUpdate(region=dataclasses.replace(EXACT["kl"], max_kl=0.12, objective_kl_fraction=0.075))
     theta = initial()
 
     @quick_jit
@@ -105,7 +105,7 @@ def test_the_size_of_a_cautious_region_is_differentiated_too(x64, case):
 
         def adapted(t, fixed_delta=None):
             """L_R and c after one step, its α as at θ; δ from the data, or held."""
-            proposed, _ = propose(POLICY, t, Knobs.init(1), batch, Signal.full(1), rule)
+            proposed, _ = compute_step(POLICY, t, InnerState.init(1), batch, Signal.full(1), rule)
             step = proposed.proposal.step
             if fixed_delta is not None:  # a step along a line through the region's centre: scaled back to the held size
                 g, b, c = linearise(POLICY, t, batch)
@@ -131,11 +131,11 @@ def test_the_size_of_a_cautious_region_is_differentiated_too(x64, case):
 
 def test_first_order_takes_the_steps_for_constants(x64, compiled):
     theta, settings = initial(), CPO["euclidean"]
-    walk = compiled["euclidean"][0].walk(theta, (Case.RECOVERING, Case.BINDING))
-    values = quick_jit(lambda t, w: objective(t, w, settings, "first_order"))(theta, walk)
-    np.testing.assert_allclose(values, mean_surrogates(walk.phi, walk.last), rtol=1e-9)
-    gradient = quick_jit(jax.jacrev(lambda t, w: objective(t, w, settings, "first_order")))(theta, walk)
-    np.testing.assert_allclose(gradient, without_steps(walk.phi, walk.last), rtol=1e-9, atol=1e-12)
+    loop = compiled["euclidean"][0].loop(theta, (Case.RECOVERING, Case.BINDING))
+    values = quick_jit(lambda t, w: objective(t, w, settings, "first_order"))(theta, loop)
+    np.testing.assert_allclose(values, mean_surrogates(loop.phi, loop.last), rtol=1e-9)
+    gradient = quick_jit(jax.jacrev(lambda t, w: objective(t, w, settings, "first_order")))(theta, loop)
+    np.testing.assert_allclose(gradient, without_steps(loop.phi, loop.last), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("mode", ["exact", "first_order"])
@@ -143,8 +143,8 @@ def test_no_inner_steps_are_the_identity(x64, mode):
     theta = initial()
     batches = jax.tree.map(lambda x: x[None][:0], quick_jit(random_batch)(theta, jax.random.key(0)))
     updates = no_updates()
-    knobs = Knobs.init(1)
-    phi, pullback = jax.vjp(lambda t: replay(POLICY, t, knobs, batches, updates, CPO["kl"], mode)[0], theta)
+    inner_state = InnerState.init(1)
+    phi, pullback = jax.vjp(lambda t: differentiable_inner_loop(POLICY, t, inner_state, batches, updates, CPO["kl"], mode)[0], theta)
     np.testing.assert_array_equal(phi, theta)
     np.testing.assert_array_equal(pullback(theta)[0], theta)
 
@@ -160,33 +160,33 @@ def sampler(case):
     return sample
 
 
-@pytest.mark.parametrize("caution", [1.0, 0.3])
-def test_collect_ends_where_its_replay_ends(x64, caution):
-    """collect walks with line searches, replay repeats the walk on the data, the α and the δ that it kept."""
+@pytest.mark.parametrize("objective_kl_fraction", [1.0, 0.3])
+def test_collect_ends_where_its_replay_ends(x64, objective_kl_fraction):
+    """run_inner_loop walks with line searches, replay repeats the loop on the data, the α and the δ that it kept."""
     theta, settings, K = initial(), MetaSettings(tasks=2, steps=3), 3
-    inner, knobs = Rule(region=dataclasses.replace(EXACT["kl"], caution=caution)), Knobs.init(1)
+    inner, inner_state = PolicyUpdate(region=dataclasses.replace(EXACT["kl"], objective_kl_fraction=objective_kl_fraction)), InnerState.init(1)
 
     @quick_jit
     def run(theta, key):
-        walk = collect(POLICY, theta, knobs, sampler(Case.RECOVERING), key, settings, inner)
-        again = jax.vmap(lambda D, updates: replay(POLICY, theta, knobs, D, updates, inner)[0], in_axes=(1, 1))
-        return walk, again(walk.batches, walk.updates)
+        loop = run_inner_loop(POLICY, theta, inner_state, sampler(Case.RECOVERING), key, settings, inner)
+        again = jax.vmap(lambda D, updates: differentiable_inner_loop(POLICY, theta, inner_state, D, updates, inner)[0], in_axes=(1, 1))
+        return loop, again(loop.batches, loop.updates)
 
-    walk, phi = run(theta, jax.random.key(3))
-    alpha, delta = walk.updates.alpha, walk.updates.delta
+    loop, phi = run(theta, jax.random.key(3))
+    alpha, delta = loop.updates.alpha, loop.updates.delta
     assert alpha.shape == (K, 2) and np.all(alpha > 0)
     # Whole steps are sometimes too long for the line search; what the data need for the repair is 0.16 δ.
-    assert np.any(alpha < 1) if caution == 1 else np.allclose(delta, 0.46 * inner.region.max_kl)
-    np.testing.assert_allclose(phi, walk.phi, rtol=0, atol=1e-12)
-    assert np.min(np.linalg.norm(walk.phi - theta, axis=1)) > 1e-2
+    assert np.any(alpha < 1) if objective_kl_fraction == 1 else np.allclose(delta, 0.46 * inner.region.max_kl)
+    np.testing.assert_allclose(phi, loop.phi, rtol=0, atol=1e-12)
+    assert np.min(np.linalg.norm(loop.phi - theta, axis=1)) > 1e-2
     # Every batch was drawn from the policy that the step before had made, with its own key.
-    first = walk.first
+    first = loop.first
     at_theta = jax.vmap(lambda D: POLICY(theta, D.z).log_prob(D.action))
     np.testing.assert_allclose(at_theta(first), first.log_prob, rtol=1e-12)
-    at_end = jax.vmap(lambda p, D: POLICY(p, D.z).log_prob(D.action))(walk.phi, walk.last)
-    np.testing.assert_allclose(at_end, walk.last.log_prob, rtol=1e-12)
-    assert len(np.unique(walk.batches.z)) == K * 2 * STEPS * POLICY.observation_size
-    assert walk.stats.length.shape == (K + 1, 2)
+    at_end = jax.vmap(lambda p, D: POLICY(p, D.z).log_prob(D.action))(loop.phi, loop.last)
+    np.testing.assert_allclose(at_end, loop.last.log_prob, rtol=1e-12)
+    assert len(np.unique(loop.batches.z)) == K * 2 * STEPS * POLICY.observation_size
+    assert loop.stats.length.shape == (K + 1, 2)
 
 
 def test_pooled_data_give_the_mean_over_tasks(x64):
@@ -203,16 +203,16 @@ def test_pooled_data_give_the_mean_over_tasks(x64):
 
 
 def test_without_inner_steps_the_outer_update_is_cpo_on_pooled_data(x64):
-    theta, rule, knobs = initial(), CPO["kl"], Knobs.init(1)
+    theta, rule, inner_state = initial(), CPO["kl"], InnerState.init(1)
 
     @quick_jit
     def both(theta, key):
         phi = jnp.stack([theta, theta])
         last, stats = sampler(Case.RECOVERING)(phi, key)
         batches = jax.tree.map(lambda x: x[None][:0], last)
-        walk = Walk(batches, no_updates(2), jax.tree.map(lambda x: x[None], stats), phi, last)
-        outer = meta_update(POLICY, theta, knobs, walk, Algorithm(rule, rule, adapts=False))
-        return outer, update(POLICY, theta, knobs, pooled(last), rule)
+        loop = InnerLoop(batches, no_updates(2), jax.tree.map(lambda x: x[None], stats), phi, last)
+        outer = meta_update(POLICY, theta, inner_state, loop, Algorithm(rule, rule, adapts=False))
+        return outer, update(POLICY, theta, inner_state, pooled(last), rule)
 
     (new, _, outer), (expected, _, expected_stats) = both(theta, jax.random.key(0))
     stats = outer.step
@@ -225,18 +225,18 @@ def test_without_inner_steps_the_outer_update_is_cpo_on_pooled_data(x64):
 def test_the_outer_update_keeps_its_word(x64, compiled):
     """KL ≤ δ at θ, and the meta-objective recomputed through the inner steps has changed as reported."""
     theta, inner, outer = initial(), CPO["euclidean"], CPO["kl"]
-    walk = compiled["euclidean"][0].walk(theta, (Case.BINDING, Case.SLACK))
+    loop = compiled["euclidean"][0].loop(theta, (Case.BINDING, Case.SLACK))
 
     @quick_jit
-    def run(theta, walk):
-        new, _, stats = meta_update(POLICY, theta, Knobs.init(1), walk, Algorithm(inner, outer))
-        change = objective(new, walk, inner) - objective(theta, walk, inner)
-        return stats.step, change, kl(POLICY, theta, new, pooled(walk.first))
+    def run(theta, loop):
+        new, _, stats = meta_update(POLICY, theta, InnerState.init(1), loop, Algorithm(inner, outer))
+        change = objective(new, loop, inner) - objective(theta, loop, inner)
+        return stats.step, change, kl(POLICY, theta, new, pooled(loop.first))
 
-    stats, (dF, dG), divergence = run(theta, walk)
+    stats, (dF, dG), divergence = run(theta, loop)
     assert float(stats.accepted) == 1 and float(stats.case) in (Case.BINDING, Case.SLACK)
     assert dF < -1e-4
     assert 1e-7 < float(divergence) <= float(stats.delta) <= outer.region.max_kl
     assert float(stats.kl) == pytest.approx(float(divergence), rel=1e-9)
-    assert float(stats.promised_loss) == pytest.approx(float(dF), rel=1e-6)
-    np.testing.assert_allclose(stats.promised_cost, dG[None], rtol=1e-6)
+    assert float(stats.predicted_loss) == pytest.approx(float(dF), rel=1e-6)
+    np.testing.assert_allclose(stats.predicted_cost, dG[None], rtol=1e-6)

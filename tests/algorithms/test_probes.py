@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from metacpo.adaptation import AdaptationSettings, adapt_tasks
-from metacpo.algorithms.meta import collect
+from metacpo.algorithms.meta import run_inner_loop
 from metacpo.config import Config, build
 from metacpo.envs import bandit, tabular
 from metacpo.learner import init_state, sampler
@@ -34,7 +34,7 @@ PRESETS = {
     },
     "tabular": {
         "estimation": SURE,
-        "inner": {"max_kl": 0.1, "damping": 0.1, "caution": 1.0},
+        "inner": {"max_kl": 0.1, "damping": 0.1, "objective_kl_fraction": 1.0},
         "rule": {"penalty": 0.2, "integral": 5.0, "proportional": 3.0, "step_size": 3.0, "kl_price": 1.0},
     },
 }
@@ -43,12 +43,12 @@ TASKS = {"bandit": {}, "tabular": {"toll_low": 0.05, "toll_middle": 0.6}}  # els
 
 def from_scratch(preset, name):
     """Return and cost [TAIL] of the last policies of one long adaptation, those of the first one, and the task."""
-    learner = build(Config.preset(preset, algorithm=name, **PRESETS[preset]))
-    task = learner.tasks.make(TASKS[preset])
+    setup = build(Config.preset(preset, algorithm=name, **PRESETS[preset]))
+    task = setup.tasks.make(TASKS[preset])
     tasks = jax.tree.map(lambda x: x[None], task)
     adaptation = AdaptationSettings(UPDATES, EPISODES, 1)
-    run = jax.jit(lambda state, key: adapt_tasks(learner, state, tasks, key, adaptation).stats)
-    stats = run(init_state(learner, 0), jax.random.key(1))
+    run = jax.jit(lambda state, key: adapt_tasks(setup, state, tasks, key, adaptation).stats)
+    stats = run(init_state(setup, 0), jax.random.key(1))
     earned, paid = np.asarray(stats.episode_return)[:, 0], np.asarray(stats.episode_cost)[:, 0, 0]
     return earned[-TAIL:].mean(), paid[-TAIL:].mean(), earned[0], task
 
@@ -81,21 +81,21 @@ def test_a_rule_without_a_limit_breaks_it(preset, name):
 
 def test_the_likelihood_ratio_is_one_where_the_data_were_drawn():
     """At step 0 on D⁰, and of the adapted policies on D^K: what the rollout recorded is what the policy says."""
-    learner = build(Config.preset("tabular"))
-    state, tasks = init_state(learner, 0), learner.tasks.sample_batch(jax.random.key(0), 3)
-    meta, policy = replace(learner.meta, tasks=3, steps=2, episodes=20), learner.policy
+    setup = build(Config.preset("tabular"))
+    state, tasks = init_state(setup, 0), setup.tasks.sample_batch(jax.random.key(0), 3)
+    meta, policy = replace(setup.meta, tasks=3, steps=2, episodes=20), setup.policy
 
     @jax.jit
     def ratios(state):
-        sample = sampler(learner, state.normaliser, tasks, meta.episodes)
-        rule = learner.algorithm.inner
-        walk = collect(policy, state.theta, state.knobs, sample, jax.random.key(1), meta, rule)
+        sample = sampler(setup, state.normaliser, tasks, meta.episodes)
+        rule = setup.algorithm.inner
+        loop = run_inner_loop(policy, state.theta, state.inner_state, sample, jax.random.key(1), meta, rule)
 
         def ratio(phi, batch):
             return jnp.exp(policy(phi, batch.z).log_prob(batch.action) - batch.log_prob)
 
-        first = jax.vmap(ratio, in_axes=(None, 0))(state.theta, walk.first)
-        return first, jax.vmap(ratio)(walk.phi, walk.last), jax.vmap(ratio, in_axes=(None, 0))(state.theta, walk.last)
+        first = jax.vmap(ratio, in_axes=(None, 0))(state.theta, loop.first)
+        return first, jax.vmap(ratio)(loop.phi, loop.last), jax.vmap(ratio, in_axes=(None, 0))(state.theta, loop.last)
 
     first, last, crossed = ratios(state)
     np.testing.assert_allclose(first, 1.0, atol=1e-5)

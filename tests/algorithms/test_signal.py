@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metacpo.algorithms.knobs import Knobs
-from metacpo.algorithms.rule import update
+from metacpo.algorithms.inner_state import InnerState
+from metacpo.algorithms.policy_update import update
 from metacpo.algorithms.signal import ENOUGH, LEAST, Signal, debiasing, measured, trust
 from metacpo.estimation import EstimationSettings, make_batch
 from metacpo.estimation.halves import contrasts
@@ -117,7 +117,7 @@ def episodes(key, signal: float) -> Trajectory:
 @pytest.fixture(scope="module")
 def updated():
     """(signal, limit) ↦ the stats of updates on 24 batches."""
-    rule = dataclasses.replace(CPO["kl"], region=dataclasses.replace(CPO["kl"].region, damping=0.1, caution=0.5))
+    rule = dataclasses.replace(CPO["kl"], region=dataclasses.replace(CPO["kl"].region, damping=0.1, objective_kl_fraction=0.5))
     settings = EstimationSettings(cost_gamma=0.99, confidence=0.5)
 
     @quick_jit
@@ -125,7 +125,7 @@ def updated():
         def one(key):
             batch, _ = make_batch(episodes(key, signal), Normaliser.init(3), limit[None], settings)
             batch = eqx.tree_at(lambda D: D.contrast, batch, known * batch.contrast)
-            return update(POLICY, initial(), Knobs.init(1), batch, rule)[2]
+            return update(POLICY, initial(), InnerState.init(1), batch, rule)[2]
 
         return jax.vmap(one)(keys)
 

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metacpo.algorithms.aims import Weights
-from metacpo.algorithms.knobs import Knobs
-from metacpo.algorithms.moves import Proposal
-from metacpo.algorithms.rule import Proposed, Rule, acceptable, propose, update
+from metacpo.algorithms.objectives import Weights
+from metacpo.algorithms.inner_state import InnerState
+from metacpo.algorithms.steps import Proposal
+from metacpo.algorithms.policy_update import Proposed, PolicyUpdate, accept, compute_step, update
 from metacpo.algorithms.signal import Signal
 from metacpo.algorithms.trust_region import linearise, trust_region
 from metacpo.estimation import kl, surrogates
@@ -87,7 +87,7 @@ def proposed(case, m=1, violation_weight=1.0):
 def test_what_the_line_search_accepts(case, loss, c_before, c_after, divergence, verdict):
     """Loss 0 before."""
     before, after = ((jnp.float32(L), jnp.array([c], jnp.float32)) for L, c in ((0, c_before), (loss, c_after)))
-    assert bool(acceptable(proposed(case), before, after, jnp.float32(divergence), True)) is verdict
+    assert bool(accept(proposed(case), before, after, jnp.float32(divergence), True)) is verdict
 
 
 H = np.diag([1.0, 2.0, 4.0])
@@ -109,7 +109,7 @@ ROWS = np.array([[1.0, 0.0, 0.0], [0.0, 2.0, 2.0], [0.0, 0.0, 0.0]])  # s = bᵀ
     ],
 )
 def test_a_step_gets_what_the_repair_needs_and_a_cautious_share(x64, rows, c, share):
-    settings = dataclasses.replace(EXACT["kl"], max_kl=DELTA, caution=0.3)
+    settings = dataclasses.replace(EXACT["kl"], max_kl=DELTA, objective_kl_fraction=0.3)
     b = ROWS[rows].reshape(-1, 3)
     S, m = jnp.asarray(b @ np.linalg.solve(H, b.T)), len(rows)
     size = quick_jit(lambda S, c, scale: trust_region(S, c, scale, Signal.full(m), settings))
@@ -118,7 +118,7 @@ def test_a_step_gets_what_the_repair_needs_and_a_cautious_share(x64, rows, c, sh
     repair = min(share - 0.3, 1 - 0.3 * 0.2) if share < 1 else 1 - 0.3 * 0.2
     expected = min(0.3 * 0.2 + repair, 1.0) * DELTA
     assert float(size(S, jnp.asarray(c, float), jnp.asarray(0.2))) == pytest.approx(expected)
-    whole = dataclasses.replace(settings, caution=1.0)
+    whole = dataclasses.replace(settings, objective_kl_fraction=1.0)
     assert float(trust_region(S, jnp.asarray(c, float), jnp.asarray(1.0), Signal.full(m), whole)) == DELTA
 
 
@@ -127,12 +127,12 @@ def test_a_step_gets_what_the_repair_needs_and_a_cautious_share(x64, rows, c, sh
 )
 def test_an_update_stays_in_its_region(x64, case, share):
     """Recovering data need 0.4² of the whole region, infeasible ones more than there is: see batch_in_case."""
-    settings = dataclasses.replace(EXACT["kl"], caution=0.2)
+    settings = dataclasses.replace(EXACT["kl"], objective_kl_fraction=0.2)
 
     @quick_jit
     def run(phi, key):
         batch = batch_in_case(phi, key, jnp.asarray(int(case)), EXACT["kl"])
-        return update(POLICY, phi, Knobs.init(1), batch, Rule(region=settings))[2]
+        return update(POLICY, phi, InnerState.init(1), batch, PolicyUpdate(region=settings))[2]
 
     stats = run(initial(), jax.random.key(0))
     assert float(stats.accepted) == 1
@@ -144,17 +144,17 @@ def test_a_step_that_trades_one_constraint_for_another_keeps_its_word():
     """Not all can be held: what counts is the violation that the step minimises, ½Σ c²/s: .50 → .34, then back."""
     before, after = (jnp.float32(0), jnp.array([1.0, 0.05])), (jnp.float32(0.1), jnp.array([0.80, 0.19]))
     infeasible, recovering = proposed(Case.INFEASIBLE, 2), proposed(Case.RECOVERING, 2)
-    assert bool(acceptable(infeasible, before, after, jnp.float32(0), True))
-    assert not bool(acceptable(infeasible, after, before, jnp.float32(0), True))
-    assert not bool(acceptable(recovering, before, after, jnp.float32(0), True))  # it promised to hold both
+    assert bool(accept(infeasible, before, after, jnp.float32(0), True))
+    assert not bool(accept(infeasible, after, before, jnp.float32(0), True))
+    assert not bool(accept(recovering, before, after, jnp.float32(0), True))  # it predicted to hold both
     # A violation counts by its distance: of a row that is hard to move, little s, a small one weighs much.
     hard = eqx.tree_at(lambda p: p.violation_weight, infeasible, jnp.array([1.0, 100.0]))
-    assert not bool(acceptable(hard, before, after, jnp.float32(0), True))
+    assert not bool(accept(hard, before, after, jnp.float32(0), True))
 
 
 def test_an_infeasible_update_under_two_constraints_is_accepted(x64):
     """c far out of reach in one row and slightly broken in the other, whose gradients oppose each other."""
-    rule = Rule(region=dataclasses.replace(EXACT["kl"], damping=0.1))
+    rule = PolicyUpdate(region=dataclasses.replace(EXACT["kl"], damping=0.1))
 
     @quick_jit
     def run(phi, key):
@@ -162,7 +162,7 @@ def test_an_infeasible_update_under_two_constraints_is_accepted(x64):
         first = batch.cost_advantage[:, 0]
         opposed = jnp.stack([first, 0.5 * batch.cost_advantage[:, 1] - 0.5 * first], axis=1)
         batch = eqx.tree_at(lambda D: (D.cost_advantage, D.c), batch, (opposed, jnp.array([1.0, 1e-4])))
-        new, _, stats = update(POLICY, phi, Knobs.init(2), batch, rule)
+        new, _, stats = update(POLICY, phi, InnerState.init(2), batch, rule)
         return stats, surrogates(POLICY, new, batch)[1] - batch.c
 
     accepted, traded = 0, 0
@@ -178,7 +178,7 @@ def test_every_constraint_counts():
     before = jnp.float32(0), jnp.array([-1.0, -1.0])
     one_broken = jnp.float32(-1), jnp.array([-1.0, 0.1])
     verdict = [
-        acceptable(proposed(Case.SLACK, 2), before, one_broken, jnp.float32(0), limits) for limits in (True, False)
+        accept(proposed(Case.SLACK, 2), before, one_broken, jnp.float32(0), limits) for limits in (True, False)
     ]
     assert [bool(v) for v in verdict] == [False, True]  # a move without limits promises nothing of them
 
@@ -191,9 +191,9 @@ def step():
     @quick_jit
     def run(phi, case, key):
         batch = batch_in_case(phi, key, case, settings)
-        new, _, stats = update(POLICY, phi, Knobs.init(1), batch, CPO["kl"])
+        new, _, stats = update(POLICY, phi, InnerState.init(1), batch, CPO["kl"])
         before, after = surrogates(POLICY, phi, batch), surrogates(POLICY, new, batch)
-        x = propose(POLICY, phi, Knobs.init(1), batch, None, CPO["kl"])[0].proposal.step
+        x = compute_step(POLICY, phi, InnerState.init(1), batch, None, CPO["kl"])[0].proposal.step
         return new - phi, x, stats, before, after, kl(POLICY, phi, new, batch)
 
     return run
@@ -210,8 +210,8 @@ def test_an_update_does_what_it_reports(x64, step, case):
         assert exponent == pytest.approx(round(exponent), abs=1e-9)
         assert 1e-4 < float(divergence) <= DELTA
         assert float(stats.kl) == pytest.approx(float(divergence))
-        assert float(stats.promised_loss) == pytest.approx(float(after[0] - before[0]))
-        np.testing.assert_allclose(stats.promised_cost, after[1] - before[1])
+        assert float(stats.predicted_loss) == pytest.approx(float(after[0] - before[0]))
+        np.testing.assert_allclose(stats.predicted_cost, after[1] - before[1])
         if case in (Case.BINDING, Case.SLACK):
             assert after[0] < before[0] and after[1] <= 0
         else:
@@ -237,14 +237,14 @@ def test_broken_data_leave_the_policy_as_it_was(updated, spoil):
     new, stats = run(phi, spoil(batch))
     np.testing.assert_array_equal(new, phi)
     assert float(stats.case) == Case.INVALID
-    assert (float(stats.kl), float(stats.promised_loss), float(stats.promised_cost[0])) == (0, 0, 0)
+    assert (float(stats.kl), float(stats.predicted_loss), float(stats.predicted_cost[0])) == (0, 0, 0)
 
 
 @pytest.fixture(scope="module")
 def updated():
     phi = initial()
     batch = quick_jit(random_batch)(phi, jax.random.key(0))
-    run = quick_jit(lambda p, D: update(POLICY, p, Knobs.init(1), D, CPO["kl"])[::2])
+    run = quick_jit(lambda p, D: update(POLICY, p, InnerState.init(1), D, CPO["kl"])[::2])
     new, stats = run(phi, batch)
     assert float(stats.accepted) == 1 and not np.array_equal(new, phi)
     return phi, batch, run

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 
-from metacpo.algorithms.moves import Linearised, Proposal, _proposal
+from metacpo.algorithms.steps import Linearised, Proposal, _proposal
 from metacpo.solver import Case
 
 

@@ -76,9 +76,9 @@ def learning(iterations: int, rng: np.random.Generator) -> dict[str, np.ndarray]
     columns["Metrics/CostLimit"] = np.full(iterations, LIMIT)
     columns["Metrics/SatisfiedFraction"] = np.clip(np.round((done + noise(0.1)) * 5) / 5, 0, 1)
     for quantity in ("Cost", "Return"):
-        promised = noise(2)
-        columns[f"Train/{quantity}Promised"] = promised
-        columns[f"Train/{quantity}Realised"] = 0.7 * promised + noise(0.5)
+        predicted = noise(2)
+        columns[f"Train/{quantity}Predicted"] = predicted
+        columns[f"Train/{quantity}Actual"] = 0.7 * predicted + noise(0.5)
     columns["Train/KL"] = 0.009 + noise(0.0005)
     columns["Meta/KL"] = 0.008 + noise(0.001)
     shares = np.stack([1 - done, 0.5 * (1 - done), 0.5 + done, done, 0.1 + 0 * done, 0.01 + 0 * done], axis=1)
@@ -87,7 +87,7 @@ def learning(iterations: int, rng: np.random.Generator) -> dict[str, np.ndarray]
     columns |= {
         "Meta/Accepted": np.ones(iterations),
         "Misc/Rejected": counts[:, 5],
-        "Misc/Edge": counts[:, 5],
+        "Misc/DerivativeClipped": counts[:, 5],
     }
     columns |= {"Misc/CGResidual": 1e-6 + 0 * done, "Train/PolicyStd": 0.6 - 0.3 * done}
     return columns

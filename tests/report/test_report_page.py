@@ -14,7 +14,7 @@ from metacpo.report import ReportError, write_readme_picture, write_report
 from metacpo.report.paths import share_words
 from metacpo.report.read import read_run
 from metacpo.report.tables import number, percent
-from metacpo.report.updates import case_counts, promises
+from metacpo.report.updates import case_counts, predictions
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 
@@ -202,10 +202,10 @@ def test_errors_reach_the_caller(tmp_path):
 def test_counts_and_promises_come_from_their_columns(tmp_path):
     run = read_run(write_run(tmp_path / "run"))
     assert sum(case_counts(run).values()) == 15 * 40
-    run.metrics["Train/CostPromised"][0] = np.nan
-    promised, realised = promises(run, "Cost")
-    assert len(promised) == len(realised) == 39
-    assert np.array_equal(realised, run.metrics["Train/CostRealised"][1:])
+    run.metrics["Train/CostPredicted"][0] = np.nan
+    predicted, actual = predictions(run, "Cost")
+    assert len(predicted) == len(actual) == 39
+    assert np.array_equal(actual, run.metrics["Train/CostActual"][1:])
 
 
 def test_paths_count_the_time_outside_the_walls(tmp_path):

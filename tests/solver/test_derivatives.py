@@ -40,7 +40,7 @@ def jacobians():
         _, sol = evaluate(args, h)
         # Strict complementarity: either the constraint has slack or its multiplier is positive.
         slack, nu = jnp.abs(c + jnp.sum(b * sol.step, 1)), sol.nu[:, 0]
-        away_from_kinks = ~sol.edge & (slack + nu > 1e-2) & (nu < 1e3)
+        away_from_kinks = ~sol.derivative_clipped & (slack + nu > 1e-2) & (nu < 1e3)
         index = [jnp.flatnonzero(away_from_kinks & (sol.case == case))[:3] for case in range(4)]
         args, h = jax.tree.map(lambda a: a[jnp.concatenate(index)], (args, h))
 
@@ -141,7 +141,7 @@ def test_step_and_flag_at_the_edges_by_hand(x64):
     rows = edges(jnp.float64)
     args = tuple(jnp.asarray(np.stack(a)) for a in zip(*(r[:5] for r in rows.values()), strict=True))
     sol = jax.jit(jax.vmap(lambda *a: solve(problem(*a), cg=EXACT)))(*args)
-    answers = dict(zip(rows, zip(np.asarray(sol.step), np.asarray(sol.edge), strict=True), strict=True))
+    answers = dict(zip(rows, zip(np.asarray(sol.step), np.asarray(sol.derivative_clipped), strict=True), strict=True))
     expected = {
         "one feasible point": ([-1, 0, 0], True),
         "just infeasible": ([-1, 0, 0], False),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from metacpo.algorithms.moves import Constrained, Free, Linearised, Natural, Penalised, Projected
+from metacpo.algorithms.steps import CPOStep, TRPOStep, Linearised, NaturalGradientStep, KLPenalisedStep, PCPOStep
 from metacpo.solver import Case, CGSettings, Implicit, Problem, Solved, Unrolled, jacobi, solve
 
 from .problems import dense, random_batch
@@ -59,12 +59,12 @@ def test_a_preconditioner_does_not_hide_it():
     assert quick_jit(lambda: solve(problem, preconditioner=M).case)() == Case.INVALID
 
 
-@pytest.mark.parametrize("move", [Constrained(), Free(), Projected(), Penalised(), Natural()], ids=str)
+@pytest.mark.parametrize("move", [CPOStep(), TRPOStep(), PCPOStep(), KLPenalisedStep(), NaturalGradientStep()], ids=str)
 def test_every_move_refuses_it(move):
     g, b, c = rows(1)
     H = dense(jnp.asarray(INDEFINITE))
 
-    def propose():
+    def compute_step():
         solved = Solved.of(H, jnp.concatenate([g[None], b]), CGSettings())
         combined = solved.combined(jnp.array([[1.0, 0.5], [0.0, 1.0]]))
         return [move(Linearised(rows, c, H, jnp.float32(0.01), jnp.float32(1.0))) for rows in (solved, combined)]

@@ -44,7 +44,7 @@ def chosen():
         # ν_j in units of the step: how far the row pushes it.
         push = sol.nu * jnp.sqrt(s) / jnp.sqrt(jnp.sum(g * jnp.linalg.solve(h, g[..., None])[..., 0], -1))[:, None]
         clear = jnp.all(jnp.where(sol.active, jnp.where((sol.case == 0)[:, None], slack, push), slack) > 1e-2, axis=1)
-        clear = clear & ~sol.edge & (jnp.max(push, axis=1) < 1e2)
+        clear = clear & ~sol.derivative_clipped & (jnp.max(push, axis=1) < 1e2)
         score = jnp.where(clear, jnp.sum(sol.active, 1), -1)
         index = []
         for case in range(4):

@@ -1,8 +1,8 @@
-"""What the outer step lowers and holds, as functions of θ on the frozen data of a walk.
+"""What the outer step lowers and holds, as functions of θ on the frozen data of an inner loop.
 
 Every one is a sum over tasks of F_i(θ) and c_i(θ), so that one pass backward gives all tasks' gradients:
 
-    "exact"         F_i = L_R(φ_i^K; D_i^K), with φ_i^K a function of θ through all K steps (`replay`)
+    "exact"         F_i = L_R(φ_i^K; D_i^K), φ_i^K a function of θ through all K steps (`differentiable_inner_loop`)
     "first_order"   the same with every step a constant: ∂φ_i^K/∂θ = I (first-order MAML)
     "e_maml"        through steps that take their data as drawn, and the score of all data that θ drew apart from them:
                     + (F_i − mean_{j≠i} F_j) · Σ_k log π_{φ^k}(D_i^k) (Al-Shedivat et al. 2018, Stadie et al. 2018);
@@ -11,8 +11,8 @@ Every one is a sum over tasks of F_i(θ) and c_i(θ), so that one pass backward 
     "regret_bound"  F_i = KL(π_{φ_i^K} ‖ π_θ)/(ηK) + ½η·mean Â²: the bound on the regret of K steps of size η from θ
                     against φ_i^K as comparator (Meta-SRL, Khattar et al. 2023; mirror descent's bound). No c.
 
-`held` says whose cost c_i is: of the "adapted" policy φ_i^K, of "every" φ_i^k (k = 0..K, stacked), or of the "start" θ.
-"e_maml" knows the score of the adapted cost alone, "hessian_free" holds the start.
+`constraint_on` says whose cost c_i is: of the "adapted" policy φ_i^K, of "every" φ_i^k (k = 0..K, stacked), or of the
+"start" θ. "e_maml" knows the score of the adapted cost alone, "hessian_free" holds the start.
 """
 
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from metacpo.algorithms.finite import all_finite, mean_of_sound, shares
-from metacpo.algorithms.knobs import KnobName, Knobs, unpack
-from metacpo.algorithms.moves import Natural
-from metacpo.algorithms.rule import Objective, Rule, StepStats, propose
+from metacpo.algorithms.finite import all_finite, masked_mean, task_weights
+from metacpo.algorithms.inner_state import InnerStateName, InnerState, unpack
+from metacpo.algorithms.steps import NaturalGradientStep
+from metacpo.algorithms.policy_update import LossAndConstraints, PolicyUpdate, StepStats, compute_step
 from metacpo.algorithms.signal import Signal
 from metacpo.algorithms.trust_region import linearise, linearise_as_drawn
 from metacpo.estimation import Batch, kl, surrogates
@@ -35,14 +35,14 @@ from metacpo.policies import GaussianPolicy
 from metacpo.solver import row_sizes
 
 Gradient = Literal["exact", "first_order", "e_maml", "hessian_free", "regret_bound"]
-Held = Literal["adapted", "every", "start"]
+ConstraintOn = Literal["adapted", "every", "start"]
 
 
-class Walk(eqx.Module):
+class InnerLoop(eqx.Module):
     """One descent of all M tasks: the data of the K steps, what became of these, and where it ended.
 
     batches[k] and updates[k] (with α^k and the signal) belong to φ^k → φ^{k+1}, k < K; stats[k] to φ^k, k ≤ K; phi is
-    φ^K and last its data D^K. path, where `collect` made the walk: φ^0..φ^K.
+    φ^K and last its data D^K. path, where `run_inner_loop` made the loop: φ^0..φ^K.
     """
 
     batches: Batch
@@ -60,17 +60,17 @@ class Walk(eqx.Module):
         return jax.tree.map(lambda x: x[0], self.batches)
 
     @property
-    def share(self) -> Float[Array, " M"]:
-        """Every task's share in means over tasks (see `shares`): none for one with a number that is not finite, or
+    def task_weight(self) -> Float[Array, " M"]:
+        """Every task's weight in means over tasks (see `task_weights`): 0 for one with a number that is not finite, or
         with a batch without a single valid step, which looks as safe as can be."""
         data = (self.batches, self.updates.alpha, self.updates.delta, self.updates.signal)
-        sound = jax.vmap(lambda steps, rest: all_finite((steps, rest)), (1, 0))(data, (self.last, self.phi))
+        valid = jax.vmap(lambda steps, rest: all_finite((steps, rest)), (1, 0))(data, (self.last, self.phi))
         seen = jnp.all(jnp.sum(self.batches.weight, axis=-1) > 0, axis=0) & (jnp.sum(self.last.weight, axis=-1) > 0)
-        return shares(sound & seen, self.phi.dtype)
+        return task_weights(valid & seen, self.phi.dtype)
 
 
 class TaskData(eqx.Module):
-    """One task's part of a walk; credit [1 + m]: what its adapted policy's loss and costs are above the others'."""
+    """One task's part of an inner loop; credit [1 + m]: its adapted policy's loss and costs above the others'."""
 
     batches: Batch
     updates: StepStats
@@ -79,16 +79,16 @@ class TaskData(eqx.Module):
     credit: Float[Array, "*M k"]
 
 
-def replay(
+def differentiable_inner_loop(
     policy: GaussianPolicy,
     theta: Float[Array, " n"],
-    knobs: Knobs,
+    inner_state: InnerState,
     batches: Batch,
     updates: StepStats,
-    inner: Rule,
+    inner: PolicyUpdate,
     gradient: Gradient = "exact",
 ) -> tuple[Float[Array, " n"], Float[Array, "K n"]]:
-    """φ^K of one task, and φ⁰..φ^{K−1}, as functions of (θ, knobs) on frozen data.
+    """φ^K of one task, and φ⁰..φ^{K−1}, as functions of (θ, inner_state) on frozen data.
 
     φ^{k+1} = φ^k + α^k x(φ^k; D^k) with α^k constant, and what of D^k is signal; δ^k is a function of φ^k and D^k.
     "first_order" takes every x for a constant (∂φ^K/∂θ = I), "e_maml" the data as they were drawn; all others
@@ -96,23 +96,23 @@ def replay(
     """
     linear = linearise_as_drawn if gradient == "e_maml" else linearise
 
-    def inner_step(carry: tuple[Float[Array, " n"], Knobs], data: tuple[Batch, Array, Signal]):
-        phi, knobs = carry
+    def inner_step(carry: tuple[Float[Array, " n"], InnerState], data: tuple[Batch, Array, Signal]):
+        phi, inner_state = carry
         batch, alpha, signal = data
-        proposed, after = propose(policy, phi, knobs, batch, signal, inner, linear)
+        proposed, after = compute_step(policy, phi, inner_state, batch, signal, inner, linear)
         step = proposed.proposal.step
         return (phi + alpha * (jax.lax.stop_gradient(step) if gradient == "first_order" else step), after), phi
 
-    (phi, _), path = jax.lax.scan(inner_step, (theta, knobs), (batches, updates.alpha, updates.signal))
+    (phi, _), path = jax.lax.scan(inner_step, (theta, inner_state), (batches, updates.alpha, updates.signal))
     return phi, path
 
 
 class MetaRows(eqx.Module):
-    """The gradients of F (row 0) and of the p constraints, task by task, each times its task's share/M; and G."""
+    """The gradients of F (row 0) and of the p constraints, task by task, each times its task's weight/M; and G."""
 
     rows: Float[Array, "r M k"]
     G: Float[Array, " G"]
-    share: Float[Array, " M"]
+    task_weight: Float[Array, " M"]
     per_task: bool = eqx.field(static=True)
 
     @property
@@ -144,119 +144,119 @@ class MetaRows(eqx.Module):
 
 @dataclass(frozen=True)
 class MetaObjective:
-    """(F, G) of a walk as a function of Θ (θ with the learned knobs packed behind it)."""
+    """(F, G) of an inner loop as a function of Θ (θ with the learned inner state packed behind it)."""
 
     policy: GaussianPolicy
-    inner: Rule
+    inner: PolicyUpdate
     gradient: Gradient = "exact"
-    held: Held = "adapted"
+    constraint_on: ConstraintOn = "adapted"
     per_task: bool = False
-    learned: tuple[KnobName, ...] = ()
+    learned: tuple[InnerStateName, ...] = ()
 
     def __call__(
-        self, packed: Float[Array, " k"], theta: Float[Array, " n"], knobs: Knobs, walk: Walk
+        self, packed: Float[Array, " k"], theta: Float[Array, " n"], inner_state: InnerState, loop: InnerLoop
     ) -> tuple[Float[Array, ""], Float[Array, " G"]]:
-        """F, the mean over sound tasks, and G: c's mean over them, or with `per_task` the c of each task, [M · p].
+        """F, the mean over valid tasks, and G: c's mean over them, or with `per_task` the c of each task, [M · p].
 
-        theta and knobs are where the walk started, constants. A task without a share has c = 0: nothing to hold.
+        theta and inner_state are where the loop started, constants. A task of weight 0 has c = 0: nothing to hold.
         """
-        share = walk.share
-        F, c = self._values(self._every(packed, walk), theta, knobs, walk)
-        return mean_of_sound(F, share), self._constraints(c, self._margins(walk), share)
+        task_weight = loop.task_weight
+        F, c = self._values(self._every(packed, loop), theta, inner_state, loop)
+        return masked_mean(F, task_weight), self._constraints(c, self._margins(loop), task_weight)
 
     def linearise(
-        self, packed: Float[Array, " k"], theta: Float[Array, " n"], knobs: Knobs, walk: Walk
+        self, packed: Float[Array, " k"], theta: Float[Array, " n"], inner_state: InnerState, loop: InnerLoop
     ) -> tuple[Float[Array, " k"], Float[Array, "G k"], Float[Array, " G"]]:
         """(∇F, ∇G, G) at Θ; see `rows`."""
-        found = self.rows(packed, theta, knobs, walk)
+        found = self.rows(packed, theta, inner_state, loop)
         return found.g, found.b, found.G
 
-    def rows(self, packed: Float[Array, " k"], theta: Float[Array, " n"], knobs: Knobs, walk: Walk) -> "MetaRows":
+    def rows(self, packed: Float[Array, " k"], theta: Float[Array, " n"], inner_state: InnerState, loop: InnerLoop) -> "MetaRows":
         """(∇F, ∇G, G) at Θ task by task. F_i and c_i look at their own copy of Θ: 1 + p pullbacks serve all M tasks.
 
-        A task whose gradient is not finite has no share: it must not void the others'.
+        A task whose gradient is not finite has no task_weight: it must not void the others'.
         """
-        (_, c), pullback = jax.vjp(lambda P: self._values(P, theta, knobs, walk), self._every(packed, walk))
+        (_, c), pullback = jax.vjp(lambda P: self._values(P, theta, inner_state, loop), self._every(packed, loop))
         M, p = c.shape
         unit = jnp.broadcast_to(jnp.eye(p + 1, dtype=packed.dtype)[:, None] / M, (p + 1, M, p + 1))
         (rows,) = jax.vmap(pullback)((unit[..., 0], unit[..., 1:]))  # [1 + p, M, k]
-        share = shares((walk.share > 0) & jnp.all(jnp.isfinite(rows), axis=(0, 2)), packed.dtype)
-        rows = jnp.where(share[:, None] > 0, rows, 0.0)
-        return MetaRows(share[:, None] * rows, self._constraints(c, self._margins(walk), share), share, self.per_task)
+        task_weight = task_weights((loop.task_weight > 0) & jnp.all(jnp.isfinite(rows), axis=(0, 2)), packed.dtype)
+        rows = jnp.where(task_weight[:, None] > 0, rows, 0.0)
+        return MetaRows(task_weight[:, None] * rows, self._constraints(c, self._margins(loop), task_weight), task_weight, self.per_task)
 
     def _constraints(
-        self, c: Float[Array, "M p"], margin: Float[Array, "M p"], share: Float[Array, " M"]
+        self, c: Float[Array, "M p"], margin: Float[Array, "M p"], task_weight: Float[Array, " M"]
     ) -> Float[Array, " G"]:
         """G of every task's c, margins added: those of independent tasks add in squares, √(Σ margin²)/M for a mean."""
         if self.per_task:
-            return jnp.where(share[:, None] > 0, c + margin, 0.0).ravel()
-        counted = jnp.where(share[:, None] > 0, share[:, None] * margin, 0.0)
-        return mean_of_sound(c, share) + jnp.sqrt(jnp.sum(counted**2, axis=0)) / c.shape[0]
+            return jnp.where(task_weight[:, None] > 0, c + margin, 0.0).ravel()
+        counted = jnp.where(task_weight[:, None] > 0, task_weight[:, None] * margin, 0.0)
+        return masked_mean(c, task_weight) + jnp.sqrt(jnp.sum(counted**2, axis=0)) / c.shape[0]
 
-    def _margins(self, walk: Walk) -> Float[Array, "M p"]:
+    def _margins(self, loop: InnerLoop) -> Float[Array, "M p"]:
         """The margins of the c_i that are held, in the same order."""
-        last, before = walk.last.outer_margin, walk.batches.outer_margin
+        last, before = loop.last.outer_margin, loop.batches.outer_margin
         if self.gradient == "regret_bound":
             return last[:, :0]
-        if self.held == "start":
+        if self.constraint_on == "start":
             return before[0]
-        if self.held == "adapted":
+        if self.constraint_on == "adapted":
             return last
         return jnp.concatenate([jnp.swapaxes(before, 0, 1).reshape(last.shape[0], -1), last], axis=1)
 
-    def _every(self, packed: Float[Array, " k"], walk: Walk) -> Float[Array, "M k"]:
-        return jnp.broadcast_to(packed, (walk.phi.shape[0], *packed.shape))
+    def _every(self, packed: Float[Array, " k"], loop: InnerLoop) -> Float[Array, "M k"]:
+        return jnp.broadcast_to(packed, (loop.phi.shape[0], *packed.shape))
 
     def _values(
-        self, packed: Float[Array, "M k"], theta: Float[Array, " n"], knobs: Knobs, walk: Walk
+        self, packed: Float[Array, "M k"], theta: Float[Array, " n"], inner_state: InnerState, loop: InnerLoop
     ) -> tuple[Float[Array, " M"], Float[Array, "M p"]]:
         """F_i and c_i of every task, each at its own Θ."""
 
-        def task(packed: Float[Array, " k"], *parts) -> Objective:
+        def task(packed: Float[Array, " k"], *parts) -> LossAndConstraints:
             data = TaskData(*parts)
-            new, new_knobs = unpack(packed, knobs, self.learned)
+            new, new_inner_state = unpack(packed, inner_state, self.learned)
             if self.gradient == "regret_bound":
-                return self._regret_bound(new, new_knobs, data), data.last.c[:0]
-            return self._adapted(new, new_knobs, theta, data)
+                return self._regret_bound(new, new_inner_state, data), data.last.c[:0]
+            return self._adapted(new, new_inner_state, theta, data)
 
         over_tasks = jax.vmap(task, in_axes=(0, 1, 1, 0, 0, 0))
-        return over_tasks(packed, walk.batches, walk.updates, walk.last, walk.phi, _credit(walk))
+        return over_tasks(packed, loop.batches, loop.updates, loop.last, loop.phi, _credit(loop))
 
     def _adapted(
-        self, theta: Float[Array, " n"], knobs: Knobs, origin: Float[Array, " n"], data: TaskData
-    ) -> Objective:
+        self, theta: Float[Array, " n"], inner_state: InnerState, origin: Float[Array, " n"], data: TaskData
+    ) -> LossAndConstraints:
         """(F_i, c_i) of the gradients that look at the adapted policy's own data."""
         policy = self.policy
         if self.gradient == "hessian_free":
             drawn = eqx.tree_at(lambda D: D.log_prob, data.last, _log_prob(policy, origin, data.last))
-            return surrogates(policy, theta, drawn)[0], self._held_at(theta, theta[None], data)
-        phi, path = replay(policy, theta, knobs, data.batches, data.updates, self.inner, self.gradient)
+            return surrogates(policy, theta, drawn)[0], self._constraints_at(theta, theta[None], data)
+        phi, path = differentiable_inner_loop(policy, theta, inner_state, data.batches, data.updates, self.inner, self.gradient)
         F, c = surrogates(policy, phi, data.last)
-        if self.held != "adapted":
-            c = self._held_at(phi, path, data)
+        if self.constraint_on != "adapted":
+            c = self._constraints_at(phi, path, data)
         if self.gradient == "e_maml":
             score = jnp.sum(jax.vmap(lambda p, D: _score(policy, p, D))(path, data.batches))
             F, c = F + score * data.credit[0], c + score * data.credit[1:]
         return F, c
 
-    def _held_at(self, phi: Float[Array, " n"], path: Float[Array, "K n"], data: TaskData) -> Float[Array, " p"]:
+    def _constraints_at(self, phi: Float[Array, " n"], path: Float[Array, "K n"], data: TaskData) -> Float[Array, " p"]:
         """c of the policies that are held under the limit."""
-        if self.held == "adapted":
+        if self.constraint_on == "adapted":
             return surrogates(self.policy, phi, data.last)[1]
         at = jax.vmap(lambda p, D: surrogates(self.policy, p, D)[1])
-        if self.held == "start":
+        if self.constraint_on == "start":
             return at(path[:1], jax.tree.map(lambda x: x[:1], data.batches))[0]
         before = at(path, data.batches)
         return jnp.append(before.ravel(), surrogates(self.policy, phi, data.last)[1])
 
-    def _regret_bound(self, theta: Float[Array, " n"], knobs: Knobs, data: TaskData) -> Float[Array, ""]:
+    def _regret_bound(self, theta: Float[Array, " n"], inner_state: InnerState, data: TaskData) -> Float[Array, ""]:
         """KL(π_{φ^K} ‖ π_θ)/(ηK) + ½η·mean_k mean Â², η the size of the natural steps, Â of what they lowered."""
-        move = self.inner.move
-        assert isinstance(move, Natural), "the bound is that of steps of a given size"
-        eta, K = move.rate * jnp.exp(knobs.log_scale), data.updates.alpha.shape[0]
+        step = self.inner.step
+        assert isinstance(step, NaturalGradientStep), "the bound is that of steps of a given size"
+        eta, K = step.rate * jnp.exp(inner_state.log_scale), data.updates.alpha.shape[0]
 
         def squared(batch: Batch) -> Float[Array, ""]:
-            weights, _ = self.inner.aim(batch.c, knobs)
+            weights, _ = self.inner.objective(batch.c, inner_state)
             advantage = weights.reward * batch.reward_advantage - batch.cost_advantage @ weights.costs
             return jnp.sum(batch.weight * advantage**2)
 
@@ -264,11 +264,11 @@ class MetaObjective:
         return gap + 0.5 * eta * jax.lax.stop_gradient(jnp.mean(jax.vmap(squared)(data.batches)))
 
 
-def _credit(walk: Walk) -> Float[Array, "M k"]:
+def _credit(loop: InnerLoop) -> Float[Array, "M k"]:
     """Per task, what its adapted loss and constraints (per step) are above the mean of the other tasks'."""
-    adapted = jax.tree.map(lambda x: x[-1], walk.stats)
+    adapted = jax.tree.map(lambda x: x[-1], loop.stats)
     loss = -adapted.episode_return / jnp.maximum(adapted.length, 1.0)
-    values = jnp.concatenate([loss[:, None], walk.last.c], axis=1)
+    values = jnp.concatenate([loss[:, None], loop.last.c], axis=1)
     M = values.shape[0]
     return values if M == 1 else (values - jnp.mean(values, axis=0)) * (M / (M - 1))
 

@@ -1,7 +1,7 @@
 """Every algorithm by name, each one composition of the same parts; `docs/algorithms.md` compares them.
 
 A docstring names the paper and says where we differ from it. "Pooled" algorithms are trained on the data of all
-tasks together, without inner steps, and fine-tuned on a new task by as many of the same updates as a meta-learner
+tasks together, without inner steps, and fine-tuned on a new task by as many of the same updates as a meta-setup
 gets. All updates have the same trust regions, critics, normaliser and line search (docs/adaptation.md), so that two
 algorithms differ only where their docstrings do.
 """
@@ -9,10 +9,10 @@ algorithms differ only where their docstrings do.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from metacpo.algorithms.aims import Multiplier, Penalty, Switch
+from metacpo.algorithms.objectives import PIDLagrangian, Penalty, CRPOSwitch
 from metacpo.algorithms.meta import Algorithm, MetaSettings
-from metacpo.algorithms.moves import Descent, Free, Natural, Penalised, Projected
-from metacpo.algorithms.rule import Rule
+from metacpo.algorithms.steps import GradientStep, TRPOStep, NaturalGradientStep, KLPenalisedStep, PCPOStep
+from metacpo.algorithms.policy_update import PolicyUpdate
 from metacpo.algorithms.trust_region import TrustRegionSettings
 
 
@@ -54,21 +54,21 @@ class Parts:
     rule: RuleSettings
 
     @property
-    def multiplier(self) -> Multiplier:
-        return Multiplier(self.rule.proportional, self.rule.integral, self.rule.derivative)
+    def multiplier(self) -> PIDLagrangian:
+        return PIDLagrangian(self.rule.proportional, self.rule.integral, self.rule.derivative)
 
 
 def meta_cpo(parts: Parts) -> Algorithm:
     """Meta-CPO (Cho and Sun 2024, arXiv 2312.10230): CPO inside, CPO outside, the exact meta-gradient.
 
     Differs from the paper in what docs/paper_map.md lists: the KL metric, fresh tasks, aiming below the limit.
-    Reads `meta.meta_gradient`, `meta.meta_constraints`, `meta.held` and `meta.learned` ("scale").
+    Reads `meta.meta_gradient`, `meta.meta_constraints`, `meta.constraint_on` and `meta.learned` ("scale").
     """
     return Algorithm(
-        inner=Rule(region=parts.inner),
-        outer=Rule(region=parts.outer),
+        inner=PolicyUpdate(region=parts.inner),
+        outer=PolicyUpdate(region=parts.outer),
         gradient=parts.meta.meta_gradient,
-        held=parts.meta.held,
+        constraint_on=parts.meta.constraint_on,
         per_task=parts.meta.meta_constraints == "per_task",
         learned=parts.meta.learned,
     )
@@ -81,8 +81,8 @@ def meta_trpo(parts: Parts) -> Algorithm:
     `meta.meta_gradient` and `meta.learned` ("scale").
     """
     return Algorithm(
-        inner=Rule(move=Free(), region=parts.inner),
-        outer=Rule(move=Free(), region=parts.outer),
+        inner=PolicyUpdate(step=TRPOStep(), region=parts.inner),
+        outer=PolicyUpdate(step=TRPOStep(), region=parts.outer),
         gradient=parts.meta.meta_gradient,
         learned=parts.meta.learned,
         reads_costs=False,
@@ -91,12 +91,12 @@ def meta_trpo(parts: Parts) -> Algorithm:
 
 def cpo(parts: Parts) -> Algorithm:
     """CPO (Achiam et al. 2017, eqs. 10-14), pooled."""
-    return Algorithm(Rule(region=parts.inner), Rule(region=parts.outer), adapts=False)
+    return Algorithm(PolicyUpdate(region=parts.inner), PolicyUpdate(region=parts.outer), adapts=False)
 
 
 def trpo(parts: Parts) -> Algorithm:
     """TRPO (Schulman et al. 2015), pooled; blind to the cost."""
-    return _pooled(Rule(move=Free()), parts, reads_costs=False)
+    return _pooled(PolicyUpdate(step=TRPOStep()), parts, reads_costs=False)
 
 
 def pcpo(parts: Parts) -> Algorithm:
@@ -104,7 +104,7 @@ def pcpo(parts: Parts) -> Algorithm:
 
     Differs: the paper recovers from infeasibility by its projection alone; so do we, held to δ by the line search.
     """
-    return _pooled(Rule(move=Projected()), parts)
+    return _pooled(PolicyUpdate(step=PCPOStep()), parts)
 
 
 def cpo_lagrangian(parts: Parts) -> Algorithm:
@@ -113,7 +113,7 @@ def cpo_lagrangian(parts: Parts) -> Algorithm:
     The multiplier keeps its memory where a linearised constraint has none. Reads `rule.multiplier`, `proportional`,
     `integral`, `derivative`. The multiplier after training is the first one of fine-tuning.
     """
-    return _pooled(Rule(aim=parts.multiplier), parts)
+    return _pooled(PolicyUpdate(objective=parts.multiplier), parts)
 
 
 def trpo_lagrangian(parts: Parts) -> Algorithm:
@@ -121,7 +121,7 @@ def trpo_lagrangian(parts: Parts) -> Algorithm:
 
     Settings as for cpo-lagrangian.
     """
-    return _pooled(Rule(aim=parts.multiplier, move=Free()), parts)
+    return _pooled(PolicyUpdate(objective=parts.multiplier, step=TRPOStep()), parts)
 
 
 def meta_lagrangian(parts: Parts) -> Algorithm:
@@ -132,7 +132,7 @@ def meta_lagrangian(parts: Parts) -> Algorithm:
     """
     base = meta_cpo(parts)
     learned = tuple(dict.fromkeys(("multiplier", *base.learned)))
-    return replace(base, inner=Rule(aim=parts.multiplier, move=Free(), region=parts.inner), learned=learned)
+    return replace(base, inner=PolicyUpdate(objective=parts.multiplier, step=TRPOStep(), region=parts.inner), learned=learned)
 
 
 def maml_penalty(parts: Parts) -> Algorithm:
@@ -142,8 +142,8 @@ def maml_penalty(parts: Parts) -> Algorithm:
     """
     penalty = Penalty(parts.rule.penalty)
     return Algorithm(
-        inner=Rule(penalty, Descent(parts.rule.step_size), parts.inner),
-        outer=Rule(penalty, Free(), parts.outer),
+        inner=PolicyUpdate(penalty, GradientStep(parts.rule.step_size), parts.inner),
+        outer=PolicyUpdate(penalty, TRPOStep(), parts.outer),
         gradient=parts.meta.meta_gradient,
     )
 
@@ -151,17 +151,17 @@ def maml_penalty(parts: Parts) -> Algorithm:
 def safe_meta(parts: Parts) -> Algorithm:
     """Efficient Safe Meta-RL (Xu and Zhu, NeurIPS 2025): closed-form adaptation, a gradient without Hessians.
 
-    Inner: `moves.Penalised` with `rule.kl_price`, `rule.kl_cost_price`. Outer: TRPO's step on the return of adapted
+    Inner: `KLPenalisedStep` with `rule.kl_price`, `rule.kl_cost_price`. Outer: TRPO's step on the return of adapted
     policies or, where the *meta-policy's* own cost is above its limit by `rule.tolerance`, on that cost (CRPO's
-    switch). Differs: the tilt of the policy is a natural gradient step (moves.py says when they are the same), held to
+    switch). Differs: the tilt of the policy is a natural gradient step (steps.py says when they are the same), held to
     `inner`'s region by a line search; the paper adapts by one step, `meta.steps` says how many here.
     """
-    penalised = Penalised(parts.rule.kl_price, parts.rule.kl_cost_price)
+    penalised = KLPenalisedStep(parts.rule.kl_price, parts.rule.kl_cost_price)
     return Algorithm(
-        inner=Rule(move=penalised, region=parts.inner),
-        outer=Rule(Switch(parts.rule.tolerance), Free(), parts.outer),
+        inner=PolicyUpdate(step=penalised, region=parts.inner),
+        outer=PolicyUpdate(CRPOSwitch(parts.rule.tolerance), TRPOStep(), parts.outer),
         gradient="hessian_free",
-        held="start",
+        constraint_on="start",
     )
 
 
@@ -173,10 +173,10 @@ def c_maml(parts: Parts) -> Algorithm:
     optimisers are Lagrangian ones.
     """
     return Algorithm(
-        inner=Rule(region=parts.inner),
-        outer=Rule(region=parts.outer),
+        inner=PolicyUpdate(region=parts.inner),
+        outer=PolicyUpdate(region=parts.outer),
         gradient="first_order",
-        held="start",
+        constraint_on="start",
         global_critic=True,
     )
 
@@ -188,10 +188,10 @@ def meta_crpo(parts: Parts) -> Algorithm:
     TRPO step on the bound of `meta_gradient.py`, in θ and log η. Differs: the comparator is the adapted policy and its
     own states instead of a DualDICE estimate of the optimum's; function approximation instead of softmax tables.
     """
-    switch = Switch(parts.rule.tolerance)
+    switch = CRPOSwitch(parts.rule.tolerance)
     return Algorithm(
-        inner=Rule(switch, Natural(parts.rule.step_size), parts.inner),
-        outer=Rule(switch, Free(), parts.outer),
+        inner=PolicyUpdate(switch, NaturalGradientStep(parts.rule.step_size), parts.inner),
+        outer=PolicyUpdate(switch, TRPOStep(), parts.outer),
         gradient="regret_bound",
         learned=("scale",),
     )
@@ -227,17 +227,17 @@ def compose(name: str, parts: Parts, m: int) -> Algorithm:
         )
     if meta.meta_constraints == "per_task" and name not in _HOLDING:
         refuse("meta.meta_constraints", "per_task", f"is not for algorithm {name!r}; allowed with {limiting}")
-    if meta.held == "every" and name not in _HOLDING:
-        refuse("meta.held", "every", f"is not for algorithm {name!r}; allowed with {limiting}")
-    if meta.held == "every" and meta.meta_gradient == "e_maml":
-        refuse("meta.held", "every", "is not for meta.meta_gradient 'e_maml'; take 'exact' or 'first_order'")
+    if meta.constraint_on == "every" and name not in _HOLDING:
+        refuse("meta.constraint_on", "every", f"is not for algorithm {name!r}; allowed with {limiting}")
+    if meta.constraint_on == "every" and meta.meta_gradient == "e_maml":
+        refuse("meta.constraint_on", "every", "is not for meta.meta_gradient 'e_maml'; take 'exact' or 'first_order'")
     if meta.meta_gradient != "exact" and algorithm.gradient != meta.meta_gradient:
         refuse("meta.meta_gradient", meta.meta_gradient, f"is not for algorithm {name!r}, which has its own or none")
     if extra := set(meta.learned) - set(algorithm.learned):
         refuse("meta.learned", sorted(extra), f"is not for algorithm {name!r}")
-    if "multiplier" in meta.learned and not isinstance(algorithm.inner.aim, Multiplier):
+    if "multiplier" in meta.learned and not isinstance(algorithm.inner.objective, PIDLagrangian):
         refuse("meta.learned", ["multiplier"], f"is not for algorithm {name!r}, which has no multiplier")
-    if isinstance(algorithm.inner.move, Projected) and m > 1:
+    if isinstance(algorithm.inner.step, PCPOStep) and m > 1:
         refuse("constraints", "each", f"is not for algorithm {name!r}, which projects onto one; take 'sum'")
     return algorithm
 
@@ -245,7 +245,7 @@ def compose(name: str, parts: Parts, m: int) -> Algorithm:
 _HOLDING = ("meta-cpo", "meta-lagrangian")  # outer steps with a constraint on adapted policies
 
 
-def _pooled(rule: Rule, parts: Parts, reads_costs: bool = True) -> Algorithm:
+def _pooled(rule: PolicyUpdate, parts: Parts, reads_costs: bool = True) -> Algorithm:
     """The same rule in training and in fine-tuning, each with its own region."""
     inner, outer = (replace(rule, region=region) for region in (parts.inner, parts.outer))
     return Algorithm(inner, outer, adapts=False, reads_costs=reads_costs)

@@ -56,7 +56,7 @@ def debiasing(products: Float[Array, "k k"], signal: Signal) -> Float[Array, "k 
     """W with W(f, b_1, ..., b_m) = (f, b̃_1, ..., b̃_m), from the vectors' products in H⁻¹; b̃ in the place of b̂.
 
     What a move along −H⁻¹f does to a constraint, r = b̂ᵀH⁻¹f, has no bias: f is (nearly) independent of b̂'s noise. What
-    a move along −H⁻¹b̂ does has one: ŝ instead of s = ŝ − N. The vector b̃ in the span of both that promises r and s is
+    a move along −H⁻¹b̂ does has one: ŝ instead of s = ŝ − N. The vector b̃ in the span of both that predicts r and s is
 
         b̃ = βb̂ + (1 − β)(r/q)f,    β = (s − r²/q)/(ŝ − r²/q) = 1 − N/(ŝ − r²/q),
 

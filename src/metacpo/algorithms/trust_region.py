@@ -23,13 +23,13 @@ Surrogates = Callable[[GaussianPolicy, Array, Batch], tuple[Array, Array]]
 class TrustRegionSettings:
     """One constrained step; fisher_stride: every how manieth state enters H.
 
-    max_kl is the largest δ, in nats, and caution the share of it that a step may spend on the loss. The rest is for
-    repairing a broken limit (see `trust_region`). Data of a safe policy hold few violations, so that the surrogate
+    max_kl is the largest δ, in nats, and objective_kl_fraction what of it a step may spend on the loss. The rest is
+    for repairing a broken limit (see `trust_region`). Data of a safe policy hold few violations, so that the surrogate
     foresees little of the cost of going further; a step that repairs sees what it repairs.
     """
 
     max_kl: float = 0.01
-    caution: float = 1.0
+    objective_kl_fraction: float = 1.0
     damping: float = 0.05
     metric: Literal["kl", "euclidean"] = "kl"
     cg_iterations: int = 10
@@ -57,14 +57,15 @@ def trust_region(
     """δ of a step from constraint values c, their gradients' products S = BH⁻¹Bᵀ and the learned factor `scale`.
 
     The shortest x with c + Bx ≤ 0 says what the repair of broken constraints needs (`solver.nearest_feasible`; for one
-    constraint c²/2s). A step gets that, and the cautious share for the loss:
+    constraint c²/2s). A step gets that, and what `objective_kl_fraction` gives the loss:
 
-        δ = loss + min(½xᵀHx, max(0, max_kl − loss) · trust(costs)),    loss = scale · caution · max_kl · trust(loss)
+        δ = loss + min(½xᵀHx, max(0, max_kl − loss) · trust(costs)),
+        loss = scale · objective_kl_fraction · max_kl · trust(loss)
 
     Differentiable in S, c and scale: the meta-gradient knows how φ changes the size of the steps that follow. The scale
     multiplies the loss's share alone: however small, it leaves the repair its room. trust: see signal.py.
     """
-    loss = scale * settings.caution * settings.max_kl * trust(signal.loss)
+    loss = scale * settings.objective_kl_fraction * settings.max_kl * trust(signal.loss)
     room = jnp.where(loss < settings.max_kl, settings.max_kl - loss, 0)
     room = room * jnp.max(jnp.where(c > 0, trust(signal.cost), 0), initial=0)
     repair = nearest_feasible(S, c)

@@ -3,9 +3,9 @@
 from metacpo.envs.base import ContractError, Environment, State
 from metacpo.envs.gym_facts import GymnasiumError
 from metacpo.envs.gym_in import from_gymnasium
-from metacpo.envs.own_robot import Moment, OwnRobot, Step
+from metacpo.envs.own_robot import Snapshot, OwnRobot, Transition
 from metacpo.envs.physics import PHYSICS, PhysicsError, engine
-from metacpo.envs.registry import ENVIRONMENTS, FAMILIES, UnknownEnvironment, home, known, load, make, register
+from metacpo.envs.registry import ENVIRONMENTS, FAMILIES, UnknownEnvironment, source_path, known, load, make, register
 from metacpo.tasks import Parameter, Task, TaskDistribution
 
 __all__ = [
@@ -15,18 +15,18 @@ __all__ = [
     "ContractError",
     "Environment",
     "GymnasiumError",
-    "Moment",
+    "Snapshot",
     "OwnRobot",
     "Parameter",
     "PhysicsError",
     "State",
-    "Step",
+    "Transition",
     "Task",
     "TaskDistribution",
     "UnknownEnvironment",
     "engine",
     "from_gymnasium",
-    "home",
+    "source_path",
     "known",
     "load",
     "make",

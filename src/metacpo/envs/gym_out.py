@@ -26,7 +26,7 @@ from jaxtyping import Bool
 
 from metacpo.envs import make
 from metacpo.envs.base import Environment, action_bound
-from metacpo.envs.worlds import CostLimit, Worlds, random_words
+from metacpo.envs.worlds import CostLimit, VectorState, random_words
 from metacpo.tasks import Task
 
 Info = dict[str, Any]
@@ -66,7 +66,7 @@ class GymnasiumEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     ):
         _refuse_rendering(render_mode)
         self.metadata = {"render_modes": []}
-        self._worlds = Worlds(env, 1, task, split, cost_limit)
+        self._worlds = VectorState(env, 1, task, split, cost_limit)
         self.episode_length = env.episode_length
         self.observation_space, self.action_space = _spaces(env)
 
@@ -112,7 +112,7 @@ class GymnasiumVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.n
         self.single_observation_space, self.single_action_space = _spaces(env)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._worlds = Worlds(env, num_envs, task, split, cost_limit)
+        self._worlds = VectorState(env, num_envs, task, split, cost_limit)
         self._generators = [seeding.np_random()[0] for _ in range(num_envs)]
         self._ended = np.zeros(num_envs, bool)
 

@@ -35,7 +35,7 @@ from metacpo.tasks import Task, TaskDistribution
 Params = dict[str, Float[Array, ""]]
 
 
-class Moment(NamedTuple):
+class Snapshot(NamedTuple):
     """One world at one time, as MuJoCo has it: coordinates, sensors by their MJCF names, seconds since the reset."""
 
     qpos: Float[Array, " nq"]
@@ -45,11 +45,11 @@ class Moment(NamedTuple):
     params: Params
 
 
-class Step(NamedTuple):
+class Transition(NamedTuple):
     """What a reward or a cost may depend on: the worlds before and after, the action as given, the step's seconds."""
 
-    before: Moment
-    after: Moment
+    before: Snapshot
+    after: Snapshot
     action: Float[Array, " A"]
     seconds: float
     params: Params
@@ -60,7 +60,7 @@ def at_rest(key: Key[Array, ""], params: Params, qpos0: Float[Array, " nq"], nv:
     return qpos0 + jax.random.uniform(key, qpos0.shape, qpos0.dtype, -0.01, 0.01), jnp.zeros(nv, qpos0.dtype)
 
 
-def never(now: Moment) -> Array:
+def never(now: Snapshot) -> Array:
     """No world ends before its time."""
     return jnp.bool_(False)
 
@@ -78,14 +78,14 @@ class OwnRobot:
 
     mjcf: Path
     tasks: TaskDistribution
-    observe: Callable[[Moment], Float[Array, " O"]]
-    rewards: Mapping[str, Callable[[Step], Float[Array, ""]]]
-    costs: Mapping[str, Callable[[Step], Float[Array, ""]]]
+    observe: Callable[[Snapshot], Float[Array, " O"]]
+    rewards: Mapping[str, Callable[[Transition], Float[Array, ""]]]
+    costs: Mapping[str, Callable[[Transition], Float[Array, ""]]]
     episode_length: int = 500
     substeps: int = 5
-    ended: Callable[[Moment], Array] = never
+    ended: Callable[[Snapshot], Array] = never
     start: Callable[[Key[Array, ""], Params, Array, int], tuple[Array, Array]] = at_rest
-    place: Callable[[Moment], Float[Array, " 2"]] = field(default=lambda now: now.qpos[:2])
+    place: Callable[[Snapshot], Float[Array, " 2"]] = field(default=lambda now: now.qpos[:2])
     engine: Engine = MujocoC
 
     def with_physics(self, engine: Engine) -> "OwnRobot":
@@ -121,7 +121,7 @@ class OwnRobot:
         params, steps = task.params, state.steps + 1
         physics = self.physics.step(state.world, action)
         before, after = self._moment(params, state.world, state.steps), self._moment(params, physics, steps)
-        step = Step(before, after, action, self.physics.seconds_per_step, params)
+        step = Transition(before, after, action, self.physics.seconds_per_step, params)
         rewards = [_scalar("reward", name, f(step)) for name, f in self.rewards.items()]
         costs = [_scalar("cost", name, f(step)) for name, f in self.costs.items()]
         return self._state(task, physics, sum(rewards, jnp.float32(0)), jnp.stack(costs), steps)
@@ -140,9 +140,9 @@ class OwnRobot:
         """For a camera."""
         return Bodies(state.world)
 
-    def _moment(self, params: Params, physics: PhysicsState, steps: Int32[Array, ""]) -> Moment:
+    def _moment(self, params: Params, physics: PhysicsState, steps: Int32[Array, ""]) -> Snapshot:
         time = steps.astype(jnp.float32) * self.physics.seconds_per_step
-        return Moment(physics.qpos, physics.qvel, self._named(physics.sensors), time, params)
+        return Snapshot(physics.qpos, physics.qvel, self._named(physics.sensors), time, params)
 
     def _named(self, sensors: Float[Array, " y"]) -> dict[str, Float[Array, " k"]]:
         """The sensor numbers by the sensors' names; those without one are left out."""

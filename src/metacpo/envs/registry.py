@@ -86,7 +86,7 @@ def make(name: str, physics: str = "mujoco") -> Environment:
     return env
 
 
-def home(name: str) -> Path | None:
+def source_path(name: str) -> Path | None:
     """Where the code of MODULE:ATTRIBUTE or FILE.py:ATTRIBUTE lies, found without running any of it; else None."""
     where = name.rpartition(":")[0]
     if where.endswith(".py"):

@@ -18,7 +18,7 @@ from metacpo.tasks import Task, TaskDistribution, TaskError
 CostLimit = float | int | Sequence[float | int] | None
 
 
-class Worlds:
+class VectorState:
     """`count` worlds of an environment with the task of each, and what Gymnasium wants to know of them, in NumPy."""
 
     def __init__(

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from metacpo.envs.base import Environment, State, position_of
 from metacpo.envs.scene import Scene, scene_of
-from metacpo.learner import Learner, TrainState
+from metacpo.learner import TrainingSetup, TrainState
 from metacpo.outcomes import SplitResult
 from metacpo.tasks import Task
 
@@ -57,21 +57,21 @@ class Episode:
         return scene_of(env, self.task, self.at(step))
 
 
-def record_all(learner: Learner, state: TrainState, result: SplitResult, seed: int) -> list[Episode]:
+def record_all(setup: TrainingSetup, state: TrainState, result: SplitResult, seed: int) -> list[Episode]:
     """The episodes of the tasks that `result` draws, two a task: before and after adaptation, from the same start."""
     drawn = np.asarray(result.drawn)
     tasks, adapted = jax.tree.map(lambda x: x[drawn], (result.tasks, result.adaptation.phi))
     phi = jnp.stack([jnp.broadcast_to(state.theta, adapted.shape), adapted], axis=1)
     keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), RENDER), len(drawn))
     with jax.default_matmul_precision("highest"):
-        recordings = _record(learner, state, phi, tasks, keys)
-        positions = position_of(learner.env, recordings.states)
+        recordings = _record(setup, state, phi, tasks, keys)
+        positions = position_of(setup.env, recordings.states)
     recordings, tasks, positions = jax.tree.map(_on_host, (recordings, tasks, positions))
     episodes = []
     for index, number in enumerate(result.drawn):
         for stage, name in enumerate(STAGES):
             recording, task = _part(recordings, index, stage), _part(tasks, index)
-            episodes.append(_episode(learner, (result.split, number, name), task, recording, positions[index, stage]))
+            episodes.append(_episode(setup, (result.split, number, name), task, recording, positions[index, stage]))
     return episodes
 
 
@@ -80,17 +80,17 @@ def _part(tree: Any, *place: int) -> Any:
     return jax.tree.map(lambda x: x[place], tree)
 
 
-@partial(jax.jit, static_argnames="learner")
+@partial(jax.jit, static_argnames="setup")
 def _record(
-    learner: Learner, state: TrainState, phi: Float[Array, "D 2 n"], tasks: Task, keys: Key[Array, " D"]
+    setup: TrainingSetup, state: TrainState, phi: Float[Array, "D 2 n"], tasks: Task, keys: Key[Array, " D"]
 ) -> Recording:
-    one = partial(record, learner, state)
+    one = partial(record, setup, state)
     return jax.vmap(jax.vmap(one, in_axes=(0, None, None)))(phi, tasks, keys)
 
 
-def record(learner: Learner, state: TrainState, phi: Float[Array, " n"], task: Task, key: Key[Array, ""]) -> Recording:
+def record(setup: TrainingSetup, state: TrainState, phi: Float[Array, " n"], task: Task, key: Key[Array, ""]) -> Recording:
     """What `rollout` does for one episode with the same key, but every state is kept."""
-    env, policy = learner.env, learner.policy
+    env, policy = setup.env, setup.policy
     reset_key, action_key = jax.random.split(key)
     start = env.reset(task, jax.random.split(reset_key, 1)[0])
     noise = jax.random.normal(action_key, (env.episode_length, 1, env.action_size), jnp.float32)
@@ -116,14 +116,14 @@ def _on_host(x: Array) -> np.ndarray | Array:
 
 
 def _episode(
-    learner: Learner, name: tuple[str, int, str], task: Task, recording: Recording, position: np.ndarray
+    setup: TrainingSetup, name: tuple[str, int, str], task: Task, recording: Recording, position: np.ndarray
 ) -> Episode:
     end = int(np.sum(recording.valid)) + 1
     states = jax.tree.map(lambda x: x[:end], recording.states)
     cost = np.asarray(states.cost, np.float64)
     unsafe = np.any(cost > 0, axis=-1)
-    if learner.estimation.cost_measure == "discounted":
-        cost = cost * learner.estimation.gamma ** np.maximum(np.arange(end) - 1, 0)[:, None]
+    if setup.estimation.cost_measure == "discounted":
+        cost = cost * setup.estimation.gamma ** np.maximum(np.arange(end) - 1, 0)[:, None]
     return Episode(
         *name,
         task=task,

@@ -12,7 +12,7 @@ from metacpo.envs.base import Environment
 from metacpo.envs.physics.camera import Camera, NoRenderer
 from metacpo.envs.scene import Embodied
 from metacpo.envs.wrapped import innermost
-from metacpo.learner import Learner
+from metacpo.learner import TrainingSetup
 from metacpo.outcomes import Evaluation
 from metacpo.render import looks
 from metacpo.render.above import Above, View, view_of
@@ -45,13 +45,13 @@ def render(run: Run, evaluation: Evaluation, request: Request, complain: Say) ->
     folder.mkdir(exist_ok=True)
     suffix = _suffix(request.video, complain)
     for result in evaluation.splits:
-        episodes = record_all(run.learner, run.state, result, request.seed)
+        episodes = record_all(run.setup, run.state, result, request.seed)
         path = folder / f"{result.split}-paths.png"
         updates = len(result.adaptation.stats.episode_return) - 1
         title = f"{run.path.resolve().name}: {result.split} tasks, {updates} updates"
-        if _made(path, partial(write_paths, path, run.learner.env, episodes, title), complain):
+        if _made(path, partial(write_paths, path, run.setup.env, episodes, title), complain):
             yield path
-        studio = Studio(run.learner, episodes)
+        studio = Studio(run.setup, episodes)
         yield from _films(episodes, studio.above, lambda e: folder / f"{_stem(e)}-top-down{suffix}", complain)
         if studio.bodies is None:
             continue
@@ -90,9 +90,9 @@ class Studio:
     As a context manager it holds the cameras, and with them OpenGL; raises NoRenderer where there is none.
     """
 
-    def __init__(self, learner: Learner, episodes: Sequence[Episode]):
-        self.learner, self.env = learner, learner.env
-        self.bodies = _embodied(learner.env)
+    def __init__(self, setup: TrainingSetup, episodes: Sequence[Episode]):
+        self.setup, self.env = setup, setup.env
+        self.bodies = _embodied(setup.env)
         self._views = {episode.number: self._view(episode.number, episodes) for episode in episodes}
         self._cameras: dict[str, Camera] = {}
         self._stack = ExitStack()
@@ -133,8 +133,8 @@ class Studio:
             yield self._captioned(picture, episode, step)
 
     def _captioned(self, picture: np.ndarray, episode: Episode, step: int) -> np.ndarray:
-        words = task_words(episode.task.params, dict(self.learner.tasks.parameters))
-        measure = "discounted cost" if self.learner.estimation.cost_measure == "discounted" else "cost"
+        words = task_words(episode.task.params, dict(self.setup.tasks.parameters))
+        measure = "discounted cost" if self.setup.estimation.cost_measure == "discounted" else "cost"
         return captioned(picture, episode, step, words, self.env.cost_names, measure)
 
     def _view(self, number: int, episodes: Sequence[Episode]) -> View:

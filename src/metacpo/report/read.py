@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from metacpo.folder import complaint
+from metacpo.folder import find_unsafe_path
+from metacpo.tags import todays_name
 
 ADAPTATION_NUMBERS = (
     "task",
@@ -123,7 +124,7 @@ def read_run(path: Path) -> Run:
     """Read one run folder."""
     if not path.is_dir():
         raise ReportError(f"{path}: no such run folder")
-    if wrong := complaint(path):
+    if wrong := find_unsafe_path(path):
         raise ReportError(wrong)
     config, config_text = _read_config(path / "config.toml")
     traces = path / "paths.csv"
@@ -198,7 +199,8 @@ def _columns(path: Path, header: list[str], rows: list[list[str]]) -> dict[str, 
 
 
 def _read_metrics(path: Path) -> dict[str, np.ndarray]:
-    metrics = _columns(path, *_read_rows(path, ("iteration", "env_steps", "seconds")))
+    header, rows = _read_rows(path, ("iteration", "env_steps", "seconds"))
+    metrics = _columns(path, [todays_name(tag) for tag in header], rows)
     _check_whole(path, "iteration", metrics["iteration"])
     for column, values in metrics.items():
         if column.startswith("Misc/Case/"):  # a warm-up logs none

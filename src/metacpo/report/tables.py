@@ -16,7 +16,7 @@ from metacpo.statistics import Interval, share_beyond_worst, share_interval
 HEALTH = {
     "Meta/Accepted": ("Meta-updates accepted", "1 where the line search kept the meta-step"),
     "Misc/Rejected": ("Inner updates rejected", "per iteration; the parameters stayed as they were"),
-    "Misc/Edge": ("Edge cases of the derivative", "per iteration; where the step's slope is cut off"),
+    "Misc/DerivativeClipped": ("Edge cases of the derivative", "per iteration; where the step's slope is cut off"),
     "Misc/CGResidual": ("Residual of the linear solves", "relative; small means that H⁻¹v was solved well"),
     "Train/PolicyStd": ("Policy's standard deviation", "in units of the action"),
 }

@@ -1,4 +1,4 @@
-"""What the updates did: step sizes, whether promises were kept, and in which case each update ended."""
+"""What the updates did: step sizes, whether predictions came true, and in which case each update ended."""
 
 from collections.abc import Sequence
 
@@ -33,24 +33,24 @@ def update_panels(runs: Sequence[Run]) -> list[Panel]:
     if any(tag in run.metrics for run in runs for tag in ("Train/KL", "Meta/KL")):
         panels.append(_kl_panel(runs))
     for quantity, colour in (("Return", style.RETURN), ("Cost", style.COST)):
-        pairs = [promises(run, quantity) for run in runs]
-        if any(promised.size for promised, _ in pairs):
-            panels.append(_promise_panel(pairs, quantity, colour))
+        pairs = [predictions(run, quantity) for run in runs]
+        if any(predicted.size for predicted, _ in pairs):
+            panels.append(_prediction_panel(pairs, quantity, colour))
     panels += [_case_panel(run, alone=len(runs) == 1) for run in runs if sum(case_counts(run).values())]
     if any("Train/PolicyStd" in run.metrics for run in runs):
         panels.append(_spread_panel(runs))
     return panels
 
 
-def promises(run: Run, quantity: str) -> tuple[np.ndarray, np.ndarray]:
-    """Promised and realised change of "Return" or "Cost" per iteration; empty where not logged."""
+def predictions(run: Run, quantity: str) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted and actual change of "Return" or "Cost" per iteration; empty where not logged."""
     empty = np.zeros(0)
-    promised = run.metrics.get(f"Train/{quantity}Promised", empty)
-    realised = run.metrics.get(f"Train/{quantity}Realised", empty)
-    if promised.size != realised.size:
+    predicted = run.metrics.get(f"Train/{quantity}Predicted", empty)
+    actual = run.metrics.get(f"Train/{quantity}Actual", empty)
+    if predicted.size != actual.size:
         return empty, empty
-    both = np.isfinite(promised) & np.isfinite(realised)
-    return promised[both], realised[both]
+    both = np.isfinite(predicted) & np.isfinite(actual)
+    return predicted[both], actual[both]
 
 
 def case_counts(run: Run) -> dict[str, int]:
@@ -84,38 +84,38 @@ def _kl_panel(runs: Sequence[Run]) -> Panel:
     )
 
 
-def _promise_panel(pairs: Sequence[tuple[np.ndarray, np.ndarray]], quantity: str, alone: str) -> Panel:
+def _prediction_panel(pairs: Sequence[tuple[np.ndarray, np.ndarray]], quantity: str, alone: str) -> Panel:
     figure, axes = style.new_panel()
-    promised, realised = (np.concatenate(column) for column in zip(*pairs, strict=True))
-    both = np.concatenate([promised, realised])
+    predicted, actual = (np.concatenate(column) for column in zip(*pairs, strict=True))
+    both = np.concatenate([predicted, actual])
     low, high = robust_limits(both, np.zeros(1))
     for index, (x, y) in enumerate(pairs):
         keep = thin(len(x), MOST_DOTS)
         colour = style.run_colour(index, len(pairs), alone)
         axes.plot(x[keep], y[keep], linestyle="none", marker="o", markersize=3, color=colour, alpha=0.45, mew=0)
     axes.plot([low, high], [low, high], color=style.INK, linewidth=1, label="kept exactly")
-    slope = slope_through_origin(promised, realised)
+    slope = slope_through_origin(predicted, actual)
     if np.isfinite(slope):
         ends = np.array([low, high])
         axes.plot(ends, slope * ends, color=style.MUTED, linestyle=":", linewidth=2, label=f"ratio {slope:.2f}")
     axes.set(xlim=(low, high), ylim=(low, high))
     words = quantity.lower()
-    style.label_axes(axes, f"Promised change of {words} (per episode)", "Realised change (per episode)")
+    style.label_axes(axes, f"Predicted change of {words} (per episode)", "Actual change (per episode)")
     style.add_legend(axes)
-    beyond = int(np.sum((np.minimum(promised, realised) < low) | (np.maximum(promised, realised) > high)))
+    beyond = int(np.sum((np.minimum(predicted, actual) < low) | (np.maximum(predicted, actual) > high)))
     if beyond:
-        style.note(axes, f"{beyond} of {promised.size} points beyond the axes")
+        style.note(axes, f"{beyond} of {predicted.size} points beyond the axes")
     return Panel(
         figure,
-        f"Promised and realised change of {words}",
-        "One dot per iteration, inner updates only: what the linear model promised, and what fresh episodes "
+        f"Predicted and actual change of {words}",
+        "One dot per iteration, inner updates only: what the linear model predicted, and what fresh episodes "
         f"showed. The ratio is the slope of the least-squares line through 0: {_ratio(slope)}. Near 1 the "
         "promises are kept; near 0 they are noise.",
     )
 
 
 def _ratio(slope: float) -> str:
-    return f"{slope:.2f}" if np.isfinite(slope) else "undefined here, nothing was promised"
+    return f"{slope:.2f}" if np.isfinite(slope) else "undefined here, nothing was predicted"
 
 
 def _case_panel(run: Run, alone: bool) -> Panel:

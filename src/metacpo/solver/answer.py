@@ -21,7 +21,7 @@ class Answer(eqx.Module):
     nu: Float[Array, " m"]
     case: Int[Array, ""]
     active: Bool[Array, " m"]
-    edge: Bool[Array, ""]
+    derivative_clipped: Bool[Array, ""]
     condition: Float[Array, ""]
     pivots: Int[Array, ""]
     converged: Bool[Array, ""]

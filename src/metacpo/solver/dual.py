@@ -79,11 +79,11 @@ def classify(p: Scalars) -> Int[Array, ""]:
     return jnp.where(p.s > 0, case, without_b).astype(jnp.int32)
 
 
-def dual(p: Scalars, case: Int[Array, ""], edge: float) -> Dual:
+def dual(p: Scalars, case: Int[Array, ""], derivative_floor: float) -> Dual:
     """λ and ν of `case`, as `classify` found it.
 
-    `edge` in (0, 1): roots of A and B have exact slopes for A ≥ edge·q and B ≥ edge·2δ. As B → 0 the true λ
-    and ν grow without bound; they are evaluated at B ≥ 100 eps·2δ.
+    `derivative_floor` in (0, 1): roots of A and B have exact slopes for A ≥ derivative_floor·q and
+    B ≥ derivative_floor·2δ. As B → 0 the true λ and ν grow without bound; they are evaluated at B ≥ 100 eps·2δ.
     """
     # Numbers that only another case uses are replaced before they can overflow: an infinity in a branch that
     # is not selected becomes a NaN in reverse mode.
@@ -95,8 +95,8 @@ def dual(p: Scalars, case: Int[Array, ""], edge: float) -> Dual:
     A = jnp.where(binding, p.A, q)
     B = 2 * delta - c**2 / s
     rounding = 100 * float(jnp.finfo(q.dtype).eps)
-    A_floor, A_tiny = edge * q, rounding * q
-    B_floor, B_tiny = edge * 2 * delta, rounding * 2 * delta
+    A_floor, A_tiny = derivative_floor * q, rounding * q
+    B_floor, B_tiny = derivative_floor * 2 * delta, rounding * 2 * delta
     has_g, has_b = p.q > 0, p.s > 0
 
     lam_binding = jnp.where(has_g, bounded_quotient(bounded_sqrt(A, A_floor), B, B_floor, B_tiny), 0)

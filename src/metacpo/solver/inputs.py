@@ -49,7 +49,7 @@ def finite_inputs(problem: Problem) -> Inputs:
     )
 
 
-def check_shapes(problem: Problem, edge: float, preconditioner: lx.AbstractLinearOperator | None) -> None:
+def check_shapes(problem: Problem, derivative_floor: float, preconditioner: lx.AbstractLinearOperator | None) -> None:
     """ValueError, naming the argument, for shapes that do not fit each other."""
     g, b, c, weight = problem.g, problem.b, problem.c, problem.weight
     if g.ndim != 1 or g.shape[0] == 0:
@@ -69,8 +69,8 @@ def check_shapes(problem: Problem, edge: float, preconditioner: lx.AbstractLinea
                 f"{name} must map [{n}] to [{n}] to fit g of shape {g.shape}, "
                 f"got [{operator.in_size()}] to [{operator.out_size()}]"
             )
-    if not 0 < edge < 1:
-        raise ValueError(f"edge must lie in (0, 1), got {edge}")
+    if not 0 < derivative_floor < 1:
+        raise ValueError(f"derivative_floor must lie in (0, 1), got {derivative_floor}")
 
 
 def check_values(problem: Problem) -> None:

@@ -16,7 +16,7 @@ def solve_one(
     hy: Float[Array, "2 n"],
     c: Float[Array, ""],
     delta: Float[Array, ""],
-    edge: float,
+    derivative_floor: float,
 ) -> tuple[Answer, Bool[Array, ""]]:
     """The step from rhs = (g, b), y = H⁻¹(g, b) and Hy; and whether H is positive along both.
 
@@ -28,7 +28,7 @@ def solve_one(
     p = _scalars(rhs, y, hy, c, delta)
     definite = ((p.q > 0) | jnp.all(g == 0)) & ((p.s > 0) | jnp.all(b == 0))
     case = classify(jax.lax.stop_gradient(p))
-    d = dual(p, case, edge)
+    d = dual(p, case, derivative_floor)
     no_g = (p.q <= 0) & (case != Case.INFEASIBLE)
     no_b = (p.s <= 0) & (c >= 0)
     answer = Answer(
@@ -39,7 +39,7 @@ def solve_one(
         nu=d.nu[None],
         case=case,
         active=(binds(case) | ((case == Case.INFEASIBLE) & (p.s > 0)))[None],
-        edge=d.clipped | no_g | no_b,
+        derivative_clipped=d.clipped | no_g | no_b,
         condition=jnp.where(
             binds(case), jnp.sqrt(p.q / jnp.maximum(d.A, d.A_floor)) + 2 * delta / jnp.maximum(d.B, d.B_floor), 1
         ),

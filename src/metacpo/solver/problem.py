@@ -82,7 +82,7 @@ class Solution(eqx.Module):
       those of the recovery problem, Σ_j ν_j b_j + λHx = 0: ν = 1 for m = 1, else ν_j = weight_j (c_j + b_jᵀx)₊/s_j.
     - `case` []: a `Case`.
     - `residual` []: the largest of `stats.residuals`; 1 for INVALID. Constant under differentiation.
-    - `edge` []: the derivative at this point is a bounded stand-in for one that is unbounded or undefined.
+    - `derivative_clipped` []: the derivative here is a bounded stand-in for one that is unbounded or undefined.
     - `active` [m]: the constraints whose multipliers determine x: they bind, or, if INFEASIBLE, stay violated.
       Of redundant constraints that meet in x, only as many as are independent.
     - `stats`: `Stats`.
@@ -93,6 +93,6 @@ class Solution(eqx.Module):
     nu: Float[Array, " m"]
     case: Int[Array, ""]
     residual: Float[Array, ""]
-    edge: Bool[Array, ""]
+    derivative_clipped: Bool[Array, ""]
     active: Bool[Array, " m"]
     stats: Stats

@@ -51,7 +51,7 @@ def solve_rows(
     c: Float[Array, " m"],
     delta: Float[Array, ""],
     weight: Float[Array, " m"],
-    edge: float,
+    derivative_floor: float,
 ) -> tuple[Answer, Bool[Array, ""]]:
     """The step from rhs = (g, b_1, ..., b_m), y = H⁻¹rhs and Hy, any m ≥ 1; and whether H is positive along all."""
     square = jax.lax.stop_gradient(jnp.sum(rhs * y, axis=1))
@@ -59,13 +59,13 @@ def solve_rows(
     size = jnp.sqrt(jnp.where(square > 0, square, 1))
     (g, B), (y_g, Y), (hy_g, HY) = ((v[0], v[1:]) for v in (a / size[:, None] for a in (rhs, y, hy)))
     heaviest = jax.lax.stop_gradient(jnp.max(weight))
-    answer = _solve(Rows(g, B, y_g, Y, hy_g, HY, c / size[1:], weight / heaviest, delta), edge)
+    answer = _solve(Rows(g, B, y_g, Y, hy_g, HY, c / size[1:], weight / heaviest, delta), derivative_floor)
     # Back to the rows as they came: ν_j b_j and λHx keep their values, in units of g unless infeasible.
     scale = jnp.where(answer.case == Case.INFEASIBLE, heaviest, size[0])
     return eqx.tree_at(lambda a: (a.lam, a.nu), answer, (scale * answer.lam, scale / size[1:] * answer.nu)), definite
 
 
-def _solve(p: Rows, edge: float) -> Answer:
+def _solve(p: Rows, derivative_floor: float) -> Answer:
     """Both closed forms, the feasible and the infeasible, of which one has an empty set of rows."""
     q, r, S = _dot(p.g, p.y), _dot(p.B, p.y), _dot(p.B, p.Y.T)
     allowed = jnp.diagonal(S) > 0
@@ -77,7 +77,7 @@ def _solve(p: Rows, edge: float) -> Answer:
     softened = soften(small, infeasible, kappa)
     rows = found.rows & ~infeasible
 
-    x, hx, lam, nu, clipped, condition = _binding(p, q, r, S, rows, edge)
+    x, hx, lam, nu, clipped, condition = _binding(p, q, r, S, rows, derivative_floor)
     x_soft, hx_soft, lam_soft, nu_soft, condition_soft = _softened(p, S, softened, kappa)
     case = jnp.select(
         [infeasible, jnp.any(rows) & jnp.any(p.c > 0), jnp.any(rows), jnp.any(allowed)],
@@ -92,7 +92,7 @@ def _solve(p: Rows, edge: float) -> Answer:
         nu=jnp.where(infeasible, nu_soft, nu),
         case=case.astype(jnp.int32),
         active=jnp.where(infeasible, softened.rows, rows),
-        edge=no_b | jnp.where(infeasible, softened.at_bound, clipped | (q <= 0)),
+        derivative_clipped=no_b | jnp.where(infeasible, softened.at_bound, clipped | (q <= 0)),
         condition=jnp.where(infeasible, condition_soft, condition),
         pivots=found.pivots + softened.pivots,
         converged=jnp.where(infeasible, softened.converged, found.converged),
@@ -105,7 +105,7 @@ def _small(p: Rows, q, r, S, allowed) -> Small:
     return Small(q, r, (S + S.T) / 2, jnp.maximum(c, -2), p.w, allowed)
 
 
-def _binding(p: Rows, q, r, S, rows, edge: float):
+def _binding(p: Rows, q, r, S, rows, derivative_floor: float):
     """x = −√B·d/√A − p, Hx, λ = √(A/B), ν = λk − ρ ≥ 0, whether a root is clipped (see `bounded`), condition."""
     has_g = q > 0
     q, y = jnp.where(has_g, q, 1), jnp.where(has_g, p.y, 0)
@@ -120,8 +120,8 @@ def _binding(p: Rows, q, r, S, rows, edge: float):
     A = A + jax.lax.stop_gradient(_dot(d, hd) - A)
     B = 2 * p.delta - _dot(c, k)
     rounding = 100 * float(jnp.finfo(q.dtype).eps)
-    A_floor, A_tiny = edge * q, rounding * q
-    B_floor, B_tiny = edge * 2 * p.delta, rounding * 2 * p.delta
+    A_floor, A_tiny = derivative_floor * q, rounding * q
+    B_floor, B_tiny = derivative_floor * 2 * p.delta, rounding * 2 * p.delta
 
     # With n rows x is a corner, d = 0 whatever g is, and no slope is clipped.
     corner = jnp.sum(rows) >= p.g.shape[0]

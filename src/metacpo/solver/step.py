@@ -19,7 +19,7 @@ def solve(
     problem: Problem,
     *,
     cg: CGSettings | None = None,
-    edge: float = 1e-3,
+    derivative_floor: float = 1e-3,
     adjoint: Adjoint | None = None,
     preconditioner: lx.AbstractLinearOperator | Float[Array, "n n"] | None = None,
     solved: Solved | None = None,
@@ -43,10 +43,10 @@ def solve(
     The derivative in g, b, c, δ, weight and whatever H closes over is that of the solution map within its case
     and active set, in both modes and to every order. `adjoint` (default `Implicit()`) says how it goes through
     H⁻¹; `case`, `active`, `residual` and `stats` are constant. It is exact but for these exceptions, reported by
-    `Solution.edge`, and finite everywhere:
+    `Solution.derivative_clipped`, and finite everywhere:
 
-    - constraints bind with B < edge·2δ (the feasible set shrinks to a point) or A < edge·q (g almost in their
-      span): the unbounded slope of the root is replaced by the one at edge·2δ or edge·q;
+    - constraints bind with B < f·2δ (the feasible set shrinks to a point) or A < f·q (g almost in their span), f the
+      `derivative_floor`: the unbounded slope of the root is replaced by the one at f·2δ or f·q;
     - g = 0, or b_j = 0 with c_j ≥ 0: derivatives in that zero vector are 0;
     - INFEASIBLE and m ≥ 2, but the region does not bind (constraints that contradict each other): x is the
       shortest minimiser to within √eps.
@@ -55,7 +55,7 @@ def solve(
     for a g, b or c that is not finite, δ ≤ 0 or a weight ≤ 0.
     """
     preconditioner = operator("preconditioner")(preconditioner)
-    check_shapes(problem, edge, preconditioner)
+    check_shapes(problem, derivative_floor, preconditioner)
     check_values(problem)
     adjoint = Implicit() if adjoint is None else adjoint
     cg = CGSettings() if cg is None else cg
@@ -74,9 +74,9 @@ def solve(
     y, hy = jnp.where(finite, y, 0), jnp.where(finite, hy, 0)
 
     if b.shape[0] == 1:
-        answer, definite = solve_one(rhs, y, hy, c[0], delta, edge)
+        answer, definite = solve_one(rhs, y, hy, c[0], delta, derivative_floor)
     else:
-        answer, definite = solve_rows(rhs, y, hy, c, delta, weight, edge)
+        answer, definite = solve_rows(rhs, y, hy, c, delta, weight, derivative_floor)
     t = _shortening(answer.x, answer.hx, delta)
     floor = 1.0 if problem.metric is None else cg.smallest_eigenvalue
     error = error_bound(rhs, jnp.sum(rhs * y, axis=1)[1:], c, delta, weight, answer, t, floor)
@@ -113,7 +113,7 @@ def _solution(
         nu=jnp.where(valid, nu, 0)[:m],
         case=jnp.where(valid, answer.case, jnp.int32(Case.INVALID)),
         residual=jnp.where(valid, jnp.max(stats.residuals), 1),
-        edge=valid & answer.edge,
+        derivative_clipped=valid & answer.derivative_clipped,
         active=(valid & answer.active)[:m],
         stats=Stats(
             residuals=jnp.where(valid, stats.residuals, 1)[: m + 1],

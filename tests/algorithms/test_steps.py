@@ -9,7 +9,7 @@ import lineax
 import numpy as np
 import pytest
 
-from metacpo.algorithms.moves import Constrained, Descent, Free, Linearised, Natural, Penalised, Projected
+from metacpo.algorithms.steps import CPOStep, GradientStep, TRPOStep, Linearised, NaturalGradientStep, KLPenalisedStep, PCPOStep
 from metacpo.solver import Case, CGSettings, Solved
 
 N = 6
@@ -49,7 +49,7 @@ def length(draw: Draw, x) -> float:
 @pytest.mark.parametrize("seed", range(3))
 def test_the_projected_step_is_the_nearest_feasible_point_to_trpos(x64, seed, c):
     draw = Draw(seed, 1, c)
-    found = Projected()(draw.data())
+    found = PCPOStep()(draw.data())
     trpo = draw.minimise(lambda x: draw.g @ x, [lambda x: cvxpy.sum_squares(draw.root @ x) <= 2 * DELTA])
     nearest = draw.minimise(lambda x: cvxpy.sum_squares(draw.root @ (x - trpo)), [lambda x: draw.c + draw.b @ x <= 0])
     np.testing.assert_allclose(found.step, nearest, atol=2e-6)
@@ -63,7 +63,7 @@ def test_the_projected_step_is_the_nearest_feasible_point_to_trpos(x64, seed, c)
 def test_the_penalised_step_solves_its_program(x64, m, c, cost_price):
     price = 20.0
     draw = Draw(4, m, c)
-    found = Penalised(price, cost_price, most=1e3, steps=4000)(draw.data())
+    found = KLPenalisedStep(price, cost_price, most=1e3, steps=4000)(draw.data())
 
     def divergence(x):
         return 0.5 * cvxpy.sum_squares(draw.root @ x)
@@ -76,7 +76,7 @@ def test_the_penalised_step_solves_its_program(x64, m, c, cost_price):
 def test_a_multiplier_of_the_penalised_step_has_a_ceiling(x64):
     """No step within reach repairs c: the dual is unbounded, and the step is that of the largest multiplier."""
     draw = Draw(0, 1, 1e6)
-    found = Penalised(20.0, most=8.0)(draw.data())
+    found = KLPenalisedStep(20.0, most=8.0)(draw.data())
     np.testing.assert_allclose(found.step, -np.linalg.solve(draw.H, draw.g + 8 * draw.b[0]) / 20, rtol=1e-8)
     assert int(found.case) == Case.RECOVERING
 
@@ -91,7 +91,7 @@ def test_the_natural_step_of_a_gaussian_is_its_exponential_tilt(x64):
     H = lineax.TaggedLinearOperator(H, lineax.positive_semidefinite_tag)
     solved = Solved.of(H, jnp.asarray(-w)[None], CG)
     data = Linearised(solved, jnp.zeros(0), H, jnp.asarray(1.0), jnp.asarray(1.0))
-    found = Penalised(price)(data).step
+    found = KLPenalisedStep(price)(data).step
     grid = np.linspace(-30, 30, 40001)
     for j in range(2):
         tilted = np.exp(-0.5 * (grid / sigma[j]) ** 2 + w[j] * grid / price)
@@ -101,10 +101,10 @@ def test_the_natural_step_of_a_gaussian_is_its_exponential_tilt(x64):
 def test_free_natural_and_descent_steps(x64):
     draw = Draw(1, 1, 0.3)
     y = np.linalg.solve(draw.H, draw.g)
-    np.testing.assert_allclose(Free()(draw.data()).step, -np.sqrt(2 * DELTA / (draw.g @ y)) * y, rtol=1e-8)
-    np.testing.assert_allclose(Natural(0.2)(draw.data(1.5)).step, -0.3 * y, rtol=1e-8)
-    np.testing.assert_allclose(Descent(0.2)(draw.data(1.5)).step, -0.3 * draw.g, rtol=1e-12)
-    for move in (Free(), Natural(), Descent()):
+    np.testing.assert_allclose(TRPOStep()(draw.data()).step, -np.sqrt(2 * DELTA / (draw.g @ y)) * y, rtol=1e-8)
+    np.testing.assert_allclose(NaturalGradientStep(0.2)(draw.data(1.5)).step, -0.3 * y, rtol=1e-8)
+    np.testing.assert_allclose(GradientStep(0.2)(draw.data(1.5)).step, -0.3 * draw.g, rtol=1e-12)
+    for move in (TRPOStep(), NaturalGradientStep(), GradientStep()):
         assert int(move(draw.data()).case) == Case.UNCONSTRAINED and not move.limits
 
 
@@ -114,7 +114,7 @@ def asked(move, H, g, b, c):
     return move(Linearised(solved, c, H, jnp.float32(0.1), jnp.float32(1.0)))
 
 
-MOVES = [Constrained(), Free(), Projected(), Penalised(), Natural(), Descent()]
+MOVES = [CPOStep(), TRPOStep(), PCPOStep(), KLPenalisedStep(), NaturalGradientStep(), GradientStep()]
 
 
 @pytest.mark.parametrize("move", MOVES, ids=lambda move: type(move).__name__)

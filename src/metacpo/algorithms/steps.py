@@ -1,7 +1,7 @@
 """How an update moves: from the linearised data (g, b, c) and the metric H to a step x.
 
 Descent convention throughout (DESIGN.md §3): g is the gradient of what is lowered, c_j + b_jᵀx ≤ 0 are the
-constraints, q = gᵀH⁻¹g, r = bᵀH⁻¹g, s = bᵀH⁻¹b. H⁻¹(g, b) is known when a move is asked: none solves again. Every move
+constraints, q = gᵀH⁻¹g, r = bᵀH⁻¹g, s = bᵀH⁻¹b. H⁻¹(g, b) is known when a step rule is asked: none solves again. Every rule
 is differentiable in all of its inputs.
 """
 
@@ -20,7 +20,7 @@ Operator = lineax.AbstractLinearOperator
 
 
 class Linearised(eqx.Module):
-    """What a move knows: H⁻¹ of the rows (g, b_1, ..., b_m), c [m], H (None: the identity), the region's size δ, and
+    """What a step rule knows: H⁻¹ of the rows (g, b_1, ..., b_m), c [m], H (None: the identity), the region's size δ, and
     the rate's factor."""
 
     solved: Solved
@@ -44,14 +44,14 @@ class Proposal(eqx.Module):
     step: Float[Array, "*M n"]
     case: Int[Array, "*M"]
     residual: Float[Array, "*M"]
-    edge: Bool[Array, "*M"]
+    derivative_clipped: Bool[Array, "*M"]
 
 
 @runtime_checkable
-class Move(Protocol):
+class StepRule(Protocol):
     """limits: whether the step keeps the constraints, so that its line search holds it to them.
 
-    searched: whether a line search shortens the step until it keeps its word; if not, it is taken as it is.
+    searched: whether a line search shortens the step until it passes the acceptance test; if not, it is taken as it is.
     """
 
     limits: bool
@@ -61,7 +61,7 @@ class Move(Protocol):
 
 
 @dataclass(frozen=True)
-class Constrained:
+class CPOStep:
     """min gᵀx s.t. c + bᵀx ≤ 0, ½xᵀHx ≤ δ: the step of CPO (Achiam et al. 2017, eqs. 10-14)."""
 
     limits = True
@@ -69,11 +69,11 @@ class Constrained:
 
     def __call__(self, data: Linearised) -> Proposal:
         solution = solve(Problem(data.g, data.b, data.c, data.H, data.delta), solved=data.solved)
-        return Proposal(solution.step, solution.case, solution.residual, solution.edge)
+        return Proposal(solution.step, solution.case, solution.residual, solution.derivative_clipped)
 
 
 @dataclass(frozen=True)
-class Free:
+class TRPOStep:
     """min gᵀx s.t. ½xᵀHx ≤ δ, i.e. x = −√(2δ/q)·H⁻¹g: the step of TRPO (Schulman et al. 2015)."""
 
     limits = False
@@ -82,11 +82,11 @@ class Free:
     def __call__(self, data: Linearised) -> Proposal:
         alone = jax.tree.map(lambda x: x[:1], data.solved)
         solution = solve(Problem(data.g, data.b[:0], data.c[:0], data.H, data.delta), solved=alone)
-        return Proposal(solution.step, solution.case, solution.residual, solution.edge)
+        return Proposal(solution.step, solution.case, solution.residual, solution.derivative_clipped)
 
 
 @dataclass(frozen=True)
-class Projected:
+class PCPOStep:
     """TRPO's step, then the nearest point (in H) that holds the constraint: PCPO (Yang et al. 2020, eq. 6), m ≤ 1.
 
         x = −√(2δ/q)·H⁻¹g − max(0, (c − √(2δ/q)·r)/s)·H⁻¹b
@@ -99,7 +99,7 @@ class Projected:
 
     def __call__(self, data: Linearised) -> Proposal:
         if data.c.shape[0] == 0:
-            return Free()(data)
+            return TRPOStep()(data)
         g, b, c = data.g, data.b[0], data.c[0]
         y_g, y_b = data.solved.y
         q, r, s = g @ y_g, b @ y_g, b @ y_b
@@ -110,7 +110,7 @@ class Projected:
 
 
 @dataclass(frozen=True)
-class Penalised:
+class KLPenalisedStep:
     """The one-step adaptation of "Efficient Safe Meta-RL" (Xu and Zhu, NeurIPS 2025) in closed form.
 
         min gᵀx + λ·½xᵀHx   s.t.   c_j + b_jᵀx + λ_c·½xᵀHx ≤ 0
@@ -154,7 +154,7 @@ class Penalised:
 
 
 @dataclass(frozen=True)
-class Natural:
+class NaturalGradientStep:
     """x = −rate·H⁻¹g: a natural gradient step of a given size, as CRPO's."""
 
     rate: float = 0.1
@@ -167,7 +167,7 @@ class Natural:
 
 
 @dataclass(frozen=True)
-class Descent:
+class GradientStep:
     """x = −rate·g, taken as it is: the inner step of MAML (Finn et al. 2017, eq. 1)."""
 
     rate: float = 0.1

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import lineax
 from jaxtyping import Array, Float
 
-KnobName = Literal["scale", "multiplier"]
+InnerStateName = Literal["scale", "multiplier"]
 
 
-class Knobs(eqx.Module):
+class InnerState(eqx.Module):
     """The numbers beside φ that an update reads and hands on.
 
     - `multiplier` [m] > 0: the integral part of a Lagrange multiplier, in reward per cost.
@@ -25,40 +25,40 @@ class Knobs(eqx.Module):
     log_scale: Float[Array, "*M"]
 
     @staticmethod
-    def init(m: int, multiplier: float = 1.0, dtype: Any = float) -> "Knobs":
+    def init(m: int, multiplier: float = 1.0, dtype: Any = float) -> "InnerState":
         """Before anything was seen."""
-        return Knobs(jnp.full(m, multiplier, dtype), jnp.zeros(m, dtype), jnp.zeros((), dtype))
+        return InnerState(jnp.full(m, multiplier, dtype), jnp.zeros(m, dtype), jnp.zeros((), dtype))
 
 
-def pack(theta: Float[Array, " n"], knobs: Knobs, learned: tuple[KnobName, ...]) -> Float[Array, " k"]:
-    """Θ = (θ, log multiplier?, log_scale?): what the outer step moves, k = n + the learned knobs.
+def pack(theta: Float[Array, " n"], inner_state: InnerState, learned: tuple[InnerStateName, ...]) -> Float[Array, " k"]:
+    """Θ = (θ, log multiplier?, log_scale?): what the outer step moves, k = n + the learned inner_state.
 
     Logarithms, so that a step of a given length is a given factor whatever the knob's unit, and none changes sign.
     """
     parts = [theta]
     if "multiplier" in learned:
-        parts.append(jnp.log(knobs.multiplier))
+        parts.append(jnp.log(inner_state.multiplier))
     if "scale" in learned:
-        parts.append(knobs.log_scale[None])
+        parts.append(inner_state.log_scale[None])
     return jnp.concatenate(parts)
 
 
-def unpack(packed: Float[Array, " k"], knobs: Knobs, learned: tuple[KnobName, ...]) -> tuple[Float[Array, " n"], Knobs]:
-    """(θ, knobs) of Θ; knobs that are not learned are those given."""
-    m = knobs.multiplier.shape[0]
+def unpack(packed: Float[Array, " k"], inner_state: InnerState, learned: tuple[InnerStateName, ...]) -> tuple[Float[Array, " n"], InnerState]:
+    """(θ, inner_state) of Θ; inner_state that are not learned are those given."""
+    m = inner_state.multiplier.shape[0]
     n = packed.shape[0] - ("multiplier" in learned) * m - ("scale" in learned)
-    multiplier, log_scale = knobs.multiplier, knobs.log_scale
+    multiplier, log_scale = inner_state.multiplier, inner_state.log_scale
     if "multiplier" in learned:
         multiplier = jnp.exp(packed[n : n + m])
     if "scale" in learned:
         log_scale = packed[-1]
-    return packed[:n], Knobs(multiplier, knobs.error, log_scale)
+    return packed[:n], InnerState(multiplier, inner_state.error, log_scale)
 
 
 def extended(
     H: lineax.AbstractLinearOperator | None, packed: Float[Array, " k"], n: int
 ) -> lineax.AbstractLinearOperator | None:
-    """The metric of Θ: H on θ, the identity on the learned knobs: changing one by 14 % costs 0.01 nat."""
+    """The metric of Θ: H on θ, the identity on the learned inner_state: changing one by 14 % costs 0.01 nat."""
     if H is None or packed.shape[0] == n:
         return H
 

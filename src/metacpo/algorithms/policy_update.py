@@ -1,13 +1,13 @@
 """One update of a policy on fixed data, whatever the algorithm: what it lowers, how it moves, how far.
 
     (g, b, c) = linearised surrogates at φ        trust_region.py
-    f = reward·L_R + costs·c                      aims.py      (the Lagrangian, a switch, a penalty, or L_R alone)
+    f = reward·L_R + costs·c                      objectives.py      (the Lagrangian, a switch, a penalty, or L_R alone)
     H⁻¹(∇f, b), once; b̃, b without the noise in its square                                                     signal.py
     δ(c, b̃ᵀH⁻¹b̃)                                  trust_region.py
-    x = move(∇f, b̃, c, H, δ)                      moves.py     (CPO's step, TRPO's, PCPO's, a gradient step, ...)
-    φ' = φ + α·x                                  α by a line search that holds the step to its word
+    x = step(∇f, b̃, c, H, δ)                      steps.py     (CPO's step, TRPO's, PCPO's, a gradient step, ...)
+    φ' = φ + α·x                                  α by a line search that accepts it
 
-`update` does all of it. `propose` stops before the line search, and is differentiable: a meta-gradient goes
+`update` does all of it. `compute_step` stops before the line search, and is differentiable: a meta-gradient goes
 through it with α, and what of the data is signal, held constant.
 """
 
@@ -20,10 +20,10 @@ import jax.numpy as jnp
 import lineax
 from jaxtyping import Array, Bool, Float
 
-from metacpo.algorithms.aims import Aim, Reward, Weights
+from metacpo.algorithms.objectives import Objective, Reward, Weights
 from metacpo.algorithms.finite import all_finite
-from metacpo.algorithms.knobs import Knobs
-from metacpo.algorithms.moves import Constrained, Linearised, Move, Proposal
+from metacpo.algorithms.inner_state import InnerState
+from metacpo.algorithms.steps import CPOStep, Linearised, StepRule, Proposal
 from metacpo.algorithms.signal import Signal, debiasing, measured
 from metacpo.algorithms.trust_region import (
     LinearData,
@@ -38,20 +38,20 @@ from metacpo.estimation import Batch, kl, surrogates
 from metacpo.policies import GaussianPolicy
 from metacpo.solver import Case, Solved, backtrack, row_sizes
 
-Objective = tuple[Float[Array, ""], Float[Array, " m"]]  # (L_R, c)
+LossAndConstraints = tuple[Float[Array, ""], Float[Array, " m"]]  # (L_R, c)
 
 
 @dataclass(frozen=True)
-class Rule:
+class PolicyUpdate:
     """An update as a composition. The default is CPO's."""
 
-    aim: Aim = field(default_factory=Reward)
-    move: Move = field(default_factory=Constrained)
+    objective: Objective = field(default_factory=Reward)
+    step: StepRule = field(default_factory=CPOStep)
     region: TrustRegionSettings = field(default_factory=TrustRegionSettings)
 
 
 class StepStats(eqx.Module):
-    """What became of one update. Promises are changes that the surrogates predict for the accepted step."""
+    """What became of one update. Predicted are changes by the surrogates, for the accepted step."""
 
     case: Float[Array, "*M"]
     accepted: Float[Array, "*M"]
@@ -59,11 +59,11 @@ class StepStats(eqx.Module):
     delta: Float[Array, "*M"]
     alpha: Float[Array, "*M"]
     residual: Float[Array, "*M"]
-    edge: Float[Array, "*M"]
+    derivative_clipped: Float[Array, "*M"]
     nonfinite: Float[Array, "*M"]  # 1 if it was rejected because of a number that is not finite
-    cost_share: Float[Array, "*M"]  # of the weights in the aim: ν/(1 + ν) for a multiplier ν
-    promised_loss: Float[Array, "*M"]  # change of L_R
-    promised_cost: Float[Array, "*M m"]  # change of c, per-step units
+    cost_share: Float[Array, "*M"]  # of the weights in the objective: ν/(1 + ν) for a multiplier ν
+    predicted_loss: Float[Array, "*M"]  # change of L_R
+    predicted_cost: Float[Array, "*M m"]  # change of c, per-step units
     signal: Signal
 
 
@@ -78,30 +78,30 @@ class Proposed(eqx.Module):
     violation_weight: Float[Array, " m"]
 
 
-def propose(
+def compute_step(
     policy: GaussianPolicy,
     phi: Float[Array, " n"],
-    knobs: Knobs,
+    inner_state: InnerState,
     batch: Batch,
     signal: Signal | None,
-    rule: Rule,
+    method: PolicyUpdate,
     linear: Callable[[GaussianPolicy, Array, Batch], LinearData] = linearise,
-) -> tuple[Proposed, Knobs]:
-    """The step at φ on a batch, and the knobs afterwards.
+) -> tuple[Proposed, InnerState]:
+    """The step at φ on a batch, and the inner state afterwards.
 
-    Differentiable in φ and the knobs (reverse mode) with the batch and a given `signal` fixed: the meta-gradient goes
-    through here. Without one the signal is measured, on the halves of the batch. `linear` says how the data's
+    Differentiable in φ and the inner state (reverse mode) with the batch and a given `signal` fixed: the meta-gradient
+    goes through here. Without one the signal is measured, on the halves of the batch. `linear` says how the data's
     dependence on φ counts in the derivative.
     """
     g, b, c = linear(policy, phi, batch)
     c = c + batch.margin
-    weights, knobs_after = rule.aim(c, knobs)
+    weights, inner_state_after = method.objective(c, inner_state)
     contrasts = contrast_gradients(policy, phi, batch) if signal is None else None
-    data = LossAndCosts(g, b, c, metric(policy, phi, batch, rule.region), contrasts)
-    return composed(data, weights, jnp.exp(knobs.log_scale), signal, rule), knobs_after
+    data = UpdateData(g, b, c, metric(policy, phi, batch, method.region), contrasts)
+    return composed(data, weights, jnp.exp(inner_state.log_scale), signal, method), inner_state_after
 
 
-class LossAndCosts(eqx.Module):
+class UpdateData(eqx.Module):
     """(g, b, c) and the metric H of an update; contrasts [C, 1 + m, n]: of halves of what g and b are means of."""
 
     g: Float[Array, " n"]
@@ -112,25 +112,25 @@ class LossAndCosts(eqx.Module):
 
 
 def composed(
-    data: LossAndCosts,
+    data: UpdateData,
     weights: Weights,
     scale: Float[Array, ""],
     signal: Signal | None,
-    rule: Rule,
+    method: PolicyUpdate,
 ) -> Proposed:
-    """The rule's step, δ and their company from linearised data; `signal` is measured on the contrasts if not given."""
+    """The step, δ and their company from linearised data; `signal` is measured on the contrasts if not given."""
     g, b, c, H = data.g, data.b, data.c, data.H
     k = 1 + c.shape[0]
     rows = jnp.concatenate([g[None], b])
     if signal is None and data.contrasts is not None:
         noise = data.contrasts.reshape(-1, g.shape[0])
-        both = Solved.of(H, jnp.concatenate([rows, noise]), cg_settings(rule.region))
+        both = Solved.of(H, jnp.concatenate([rows, noise]), cg_settings(method.region))
         size = jnp.tile(row_sizes(rows), 1 + data.contrasts.shape[0])[:, None]
         squares = jnp.sum((both.v / size) * (both.y / size), axis=1)
         signal = measured(squares[:k], squares[k:].reshape(-1, k))
         solved = jax.tree.map(lambda x: x[:k], both)
     else:
-        solved = Solved.of(H, rows, cg_settings(rule.region))
+        solved = Solved.of(H, rows, cg_settings(method.region))
     assert signal is not None, "either the signal or the contrasts to measure it"
     f = jnp.eye(k, dtype=g.dtype).at[0].set(jnp.append(weights.reward, weights.costs))
     solved = solved.combined(f)  # (∇f, b)
@@ -138,11 +138,11 @@ def composed(
     W = debiasing(solved.products(size), signal)
     solved = solved.combined(size[:, None] * W / size)  # (∇f, b̃)
     S = solved.products()[1:, 1:]
-    # A move without limits has no share of its region that repairs: the learned scale is a factor on all of it.
-    of_loss, of_all = (scale, 1.0) if rule.move.limits else (jnp.ones_like(scale), scale)
-    delta = of_all * trust_region(S, c, of_loss, signal, rule.region)
+    # A step without limits has no share of its region that repairs: the learned scale is a factor on all of it.
+    of_loss, of_all = (scale, 1.0) if method.step.limits else (jnp.ones_like(scale), scale)
+    delta = of_all * trust_region(S, c, of_loss, signal, method.region)
     s = jnp.diagonal(S)
-    proposal = rule.move(Linearised(solved, c, H, delta, scale))
+    proposal = method.step(Linearised(solved, c, H, delta, scale))
     return Proposed(proposal, weights, delta, signal, jnp.where(s > 0, 1 / jnp.where(s > 0, s, 1), 0))
 
 
@@ -150,52 +150,52 @@ def none_where(nothing: Bool[Array, ""], proposed: Proposed) -> Proposed:
     """The proposal, or INVALID and no step where there is nothing that it could be made of."""
     old = proposed.proposal
     step, residual = jnp.where(nothing, 0, old.step), jnp.where(nothing, 1, old.residual)
-    void = Proposal(step, jnp.where(nothing, jnp.int32(Case.INVALID), old.case), residual, old.edge & ~nothing)
+    void = Proposal(step, jnp.where(nothing, jnp.int32(Case.INVALID), old.case), residual, old.derivative_clipped & ~nothing)
     return eqx.tree_at(lambda p: p.proposal, proposed, void)
 
 
 def update(
-    policy: GaussianPolicy, phi: Float[Array, " n"], knobs: Knobs, batch: Batch, rule: Rule
-) -> tuple[Float[Array, " n"], Knobs, StepStats]:
+    policy: GaussianPolicy, phi: Float[Array, " n"], inner_state: InnerState, batch: Batch, method: PolicyUpdate
+) -> tuple[Float[Array, " n"], InnerState, StepStats]:
     """φ + α·x with the largest accepted α (0 if none): the step of an inner loop, not differentiated."""
-    proposed, knobs = propose(policy, phi, knobs, batch, None, rule)
+    proposed, inner_state = compute_step(policy, phi, inner_state, batch, None, method)
 
-    def objective(new: Float[Array, " n"]) -> Objective:
+    def surrogate_values(new: Float[Array, " n"]) -> LossAndConstraints:
         L_R, c = surrogates(policy, new, batch)
         return L_R, c + batch.margin
 
     def divergence(new: Float[Array, " n"]) -> Float[Array, ""]:
         return kl(policy, phi, new, batch)
 
-    phi, stats = line_search(phi, proposed, objective, divergence, rule)
-    return phi, knobs, stats
+    phi, stats = line_search(phi, proposed, surrogate_values, divergence, method)
+    return phi, inner_state, stats
 
 
 def line_search(
     phi: Float[Array, " k"],
     proposed: Proposed,
-    objective: Callable[[Float[Array, " k"]], Objective],
+    surrogate_values: Callable[[Float[Array, " k"]], LossAndConstraints],
     divergence: Callable[[Float[Array, " k"]], Float[Array, ""]],
-    rule: Rule,
+    method: PolicyUpdate,
 ) -> tuple[Float[Array, " k"], StepStats]:
-    """φ + α·x with the largest α that keeps the step's word on `objective` (L_R, c) and on the KL from φ.
+    """φ + α·x with the largest α that keeps the step's word on `surrogate_values` (L_R, c) and on the KL from φ.
 
-    If none does, φ stays as it is, and what the stats promise is no change. A move that is not searched keeps α = 1
+    If none does, φ stays as it is, and the stats predict no change. A step that is not searched keeps α = 1
     as long as everything about it is finite.
     """
-    before, proposal = objective(phi), proposed.proposal
+    before, proposal = surrogate_values(phi), proposed.proposal
 
     def trial(alpha: Float[Array, ""]):
         new = phi + alpha * proposal.step
-        after, distance = objective(new), divergence(new)
-        if rule.move.searched:
-            verdict = acceptable(proposed, before, after, distance, rule.move.limits)
+        after, distance = surrogate_values(new), divergence(new)
+        if method.step.searched:
+            verdict = accept(proposed, before, after, distance, method.step.limits)
         else:
             verdict = jnp.all(jnp.isfinite(new)) & jnp.isfinite(distance)
         return verdict & (proposal.case != Case.INVALID), (after, distance)
 
-    ratio, most = jnp.asarray(rule.region.backtrack_ratio, phi.dtype), rule.region.backtracks
-    alpha, accepted, _, (after, distance) = backtrack(trial, ratio, most if rule.move.searched else 0)
+    ratio, most = jnp.asarray(method.region.backtrack_ratio, phi.dtype), method.region.backtracks
+    alpha, accepted, _, (after, distance) = backtrack(trial, ratio, most if method.step.searched else 0)
     known = all_finite((before, after, distance)) & (proposal.case != Case.INVALID)
     stats = StepStats(
         case=proposal.case.astype(phi.dtype),
@@ -204,23 +204,23 @@ def line_search(
         delta=proposed.delta,
         alpha=alpha,
         residual=proposal.residual,
-        edge=proposal.edge.astype(phi.dtype),
+        derivative_clipped=proposal.derivative_clipped.astype(phi.dtype),
         nonfinite=(~accepted & ~known).astype(phi.dtype),
         cost_share=_cost_share(proposed.weights),
-        promised_loss=jnp.where(accepted, after[0] - before[0], 0.0),
-        promised_cost=jnp.where(accepted, after[1] - before[1], 0.0),
+        predicted_loss=jnp.where(accepted, after[0] - before[0], 0.0),
+        predicted_cost=jnp.where(accepted, after[1] - before[1], 0.0),
         signal=proposed.signal,
     )
     return jnp.where(accepted, phi + alpha * proposal.step, phi), stats
 
 
-def acceptable(
-    proposed: Proposed, before: Objective, after: Objective, divergence: Float[Array, ""], limits: bool
+def accept(
+    proposed: Proposed, before: LossAndConstraints, after: LossAndConstraints, divergence: Float[Array, ""], limits: bool
 ) -> Bool[Array, ""]:
-    """Whether a step keeps its word on the surrogates themselves, not on their linearisation.
+    """Whether a step passes the acceptance test on the surrogates themselves, not on their linearisation.
 
-    KL ≤ δ; the aim f falls, unless the step had to trade it for the constraints (cases INFEASIBLE and RECOVERING).
-    Where the move keeps the `limits`, every constraint is held, or at least not worsened where it was violated; a step
+    KL ≤ δ; the objective f falls, unless the step had to trade it for the constraints (INFEASIBLE and RECOVERING).
+    Where the step keeps the `limits`, every constraint is held, or at least not worsened where it was violated; a step
     that cannot hold all (INFEASIBLE) trades them against each other, and lowers what it minimises,
 
         V(c) = ½Σ_j max(0, c_j)²/s_j        (solver/rows.py).

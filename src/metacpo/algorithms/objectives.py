@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from metacpo.algorithms.knobs import Knobs
+from metacpo.algorithms.inner_state import InnerState
 
 
 class Weights(eqx.Module):
@@ -24,18 +24,18 @@ class Weights(eqx.Module):
 
 
 @runtime_checkable
-class Aim(Protocol):
-    """Constraint values c [m] (per step, positive where broken) and knobs ↦ the weights, and the knobs afterwards."""
+class Objective(Protocol):
+    """Constraint values c [m] (per step, positive where broken) and inner state ↦ weights, and the state afterwards."""
 
-    def __call__(self, c: Float[Array, " m"], knobs: Knobs) -> tuple[Weights, Knobs]: ...
+    def __call__(self, c: Float[Array, " m"], inner_state: InnerState) -> tuple[Weights, InnerState]: ...
 
 
 @dataclass(frozen=True)
 class Reward:
     """The loss alone."""
 
-    def __call__(self, c: Float[Array, " m"], knobs: Knobs) -> tuple[Weights, Knobs]:
-        return Weights(jnp.ones((), c.dtype), jnp.zeros_like(c)), knobs
+    def __call__(self, c: Float[Array, " m"], inner_state: InnerState) -> tuple[Weights, InnerState]:
+        return Weights(jnp.ones((), c.dtype), jnp.zeros_like(c)), inner_state
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ class Penalty:
 
     price: float = 1.0
 
-    def __call__(self, c: Float[Array, " m"], knobs: Knobs) -> tuple[Weights, Knobs]:
-        return Weights(jnp.ones((), c.dtype), jnp.full_like(c, self.price)), knobs
+    def __call__(self, c: Float[Array, " m"], inner_state: InnerState) -> tuple[Weights, InnerState]:
+        return Weights(jnp.ones((), c.dtype), jnp.full_like(c, self.price)), inner_state
 
 
 @dataclass(frozen=True)
-class Multiplier:
+class PIDLagrangian:
     """(L_R + ν·c)/(1 + Σν) with a multiplier ν that a controller steers by c (Stooke et al. 2020, algorithm 2).
 
         I ← max(0, I + integral · c),   ν = max(0, proportional · c + I + derivative · max(0, c − c_before))
@@ -62,16 +62,16 @@ class Multiplier:
     integral: float = 5.0
     derivative: float = 0.0
 
-    def __call__(self, c: Float[Array, " m"], knobs: Knobs) -> tuple[Weights, Knobs]:
-        integral = jnp.maximum(0.0, knobs.multiplier + self.integral * c)
-        rise = jnp.maximum(0.0, c - knobs.error)
+    def __call__(self, c: Float[Array, " m"], inner_state: InnerState) -> tuple[Weights, InnerState]:
+        integral = jnp.maximum(0.0, inner_state.multiplier + self.integral * c)
+        rise = jnp.maximum(0.0, c - inner_state.error)
         nu = jnp.maximum(0.0, self.proportional * c + integral + self.derivative * rise)
         share = 1.0 / (1.0 + jnp.sum(nu))
-        return Weights(share, share * nu), Knobs(integral, c, knobs.log_scale)
+        return Weights(share, share * nu), InnerState(integral, c, inner_state.log_scale)
 
 
 @dataclass(frozen=True)
-class Switch:
+class CRPOSwitch:
     """CRPO (Xu, Liang and Lan 2021): L_R while every c_j ≤ tolerance, else the most broken c_j alone.
 
     tolerance is in cost per step. The weights are constant in c on either side of the switch.
@@ -79,9 +79,9 @@ class Switch:
 
     tolerance: float = 0.0
 
-    def __call__(self, c: Float[Array, " m"], knobs: Knobs) -> tuple[Weights, Knobs]:
+    def __call__(self, c: Float[Array, " m"], inner_state: InnerState) -> tuple[Weights, InnerState]:
         if c.shape[0] == 0:
-            return Reward()(c, knobs)
+            return Reward()(c, inner_state)
         broken = jnp.max(c) > self.tolerance
         worst = jax.nn.one_hot(jnp.argmax(c), c.shape[0], dtype=c.dtype)
-        return Weights(jnp.where(broken, 0, jnp.ones((), c.dtype)), jnp.where(broken, worst, 0)), knobs
+        return Weights(jnp.where(broken, 0, jnp.ones((), c.dtype)), jnp.where(broken, worst, 0)), inner_state
