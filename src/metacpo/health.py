@@ -262,7 +262,7 @@ RULES = (
         "KL always binds while the return falls",
         "KL at least 95 % of the region in 10 meta-iterations, return down by two standard errors",
         "Every step goes to the edge of the region and they lead down: the model is trusted too far.",
-        "Lower max_kl, or run_inner_loop more episodes a task.",
+        "Lower max_kl, or collect more episodes a task.",
         10,
         _always_binds,
     ),

@@ -162,7 +162,7 @@ def sampler(case):
 
 @pytest.mark.parametrize("objective_kl_fraction", [1.0, 0.3])
 def test_collect_ends_where_its_replay_ends(x64, objective_kl_fraction):
-    """run_inner_loop walks with line searches, replay repeats the loop on the data, the α and the δ that it kept."""
+    """`run_inner_loop` has line searches, `differentiable_inner_loop` repeats it on the data, the α and the δ that it kept."""
     theta, settings, K = initial(), MetaSettings(tasks=2, steps=3), 3
     inner, inner_state = PolicyUpdate(region=dataclasses.replace(EXACT["kl"], objective_kl_fraction=objective_kl_fraction)), InnerState.init(1)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from metacpo.algorithms.steps import CPOStep, TRPOStep, Linearised, NaturalGradientStep, KLPenalisedStep, PCPOStep
+from metacpo.algorithms.steps import CPOStep, KLPenalisedStep, Linearised, NaturalGradientStep, PCPOStep, TRPOStep
 from metacpo.solver import Case, CGSettings, Implicit, Problem, Solved, Unrolled, jacobi, solve
 
 from .problems import dense, random_batch
@@ -64,7 +64,7 @@ def test_every_move_refuses_it(move):
     g, b, c = rows(1)
     H = dense(jnp.asarray(INDEFINITE))
 
-    def compute_step():
+    def propose():
         solved = Solved.of(H, jnp.concatenate([g[None], b]), CGSettings())
         combined = solved.combined(jnp.array([[1.0, 0.5], [0.0, 1.0]]))
         return [move(Linearised(rows, c, H, jnp.float32(0.01), jnp.float32(1.0))) for rows in (solved, combined)]

@@ -1,8 +1,8 @@
 """How an update moves: from the linearised data (g, b, c) and the metric H to a step x.
 
 Descent convention throughout (DESIGN.md §3): g is the gradient of what is lowered, c_j + b_jᵀx ≤ 0 are the
-constraints, q = gᵀH⁻¹g, r = bᵀH⁻¹g, s = bᵀH⁻¹b. H⁻¹(g, b) is known when a step rule is asked: none solves again. Every rule
-is differentiable in all of its inputs.
+constraints, q = gᵀH⁻¹g, r = bᵀH⁻¹g, s = bᵀH⁻¹b. H⁻¹(g, b) is known when a step rule is asked: none solves again. Every
+rule is differentiable in all of its inputs.
 """
 
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ Operator = lineax.AbstractLinearOperator
 
 
 class Linearised(eqx.Module):
-    """What a step rule knows: H⁻¹ of the rows (g, b_1, ..., b_m), c [m], H (None: the identity), the region's size δ, and
-    the rate's factor."""
+    """What a step rule knows: H⁻¹ of the rows (g, b_1, ..., b_m), c [m], H (None: the identity), the region's size δ,
+    and the rate's factor."""
 
     solved: Solved
     c: Float[Array, " m"]

@@ -110,7 +110,7 @@ def _prediction_panel(pairs: Sequence[tuple[np.ndarray, np.ndarray]], quantity: 
         f"Predicted and actual change of {words}",
         "One dot per iteration, inner updates only: what the linear model predicted, and what fresh episodes "
         f"showed. The ratio is the slope of the least-squares line through 0: {_ratio(slope)}. Near 1 the "
-        "promises are kept; near 0 they are noise.",
+        "predictions come true; near 0 they are noise.",
     )
 
 
