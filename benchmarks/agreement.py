@@ -31,7 +31,7 @@ from jaxtyping import Array, Float, Key
 
 from metacpo.algorithms.inner_state import pack
 from metacpo.algorithms.meta import Sampler, run_inner_loop
-from metacpo.algorithms.meta_gradient import MetaObjective, InnerLoop
+from metacpo.algorithms.meta_gradient import InnerLoop, MetaObjective
 from metacpo.algorithms.policy_update import update
 from metacpo.estimation import Batch, make_batch, shared_cost_values
 from metacpo.learner import TrainingSetup, TrainState
@@ -137,7 +137,9 @@ def joined(memory: Batch, newest: Batch, k: Float[Array, ""]) -> Batch:
     return Batch(**flat, c=newest.c, margin=newest.margin, outer_margin=newest.outer_margin)
 
 
-def gradients(setup: TrainingSetup, state: TrainState, how: Variant, draws: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def gradients(
+    setup: TrainingSetup, state: TrainState, how: Variant, draws: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(∇F, ∇G) [2, n] and the cosines of halves [2] of every draw."""
     own = setup.meta
     meta = replace(own, tasks=own.tasks * how.more_tasks, episodes=own.episodes // how.more_tasks)
@@ -151,7 +153,9 @@ def gradients(setup: TrainingSetup, state: TrainState, how: Variant, draws: int)
         if how.reuse:
             loop = collect_reusing(setup, state, sample, loop_key, meta)
         else:
-            loop = run_inner_loop(setup.policy, state.theta, state.inner_state, sample, loop_key, meta, setup.algorithm.inner)
+            loop = run_inner_loop(
+                setup.policy, state.theta, state.inner_state, sample, loop_key, meta, setup.algorithm.inner
+            )
         found = objective.rows(pack(state.theta, state.inner_state, ()), state.theta, state.inner_state, loop)
         return jnp.stack([found.g, jnp.sum(found.b, axis=0)]), found.agreement
 

@@ -16,9 +16,13 @@ def state(iteration: int, size: int = 6) -> TrainState:
     """A state with numbers that no default has."""
     key = jax.random.key(iteration)
     normaliser = Normaliser(jnp.float32(iteration + 0.1), jnp.arange(3.0) / 3, jnp.full(3, 0.7))
-    predicted_change = PredictedChange(jnp.float32(1.5), jnp.float32(-2.5), jnp.float32(jnp.nan), jnp.float32(iteration))
+    predicted_change = PredictedChange(
+        jnp.float32(1.5), jnp.float32(-2.5), jnp.float32(jnp.nan), jnp.float32(iteration)
+    )
     inner_state = InnerState(jnp.full(1, 0.3), jnp.full(1, -0.2), jnp.float32(iteration + 0.7))
-    return TrainState(jax.random.normal(key, (size,)), inner_state, normaliser, key, jnp.int32(iteration), predicted_change)
+    return TrainState(
+        jax.random.normal(key, (size,)), inner_state, normaliser, key, jnp.int32(iteration), predicted_change
+    )
 
 
 def same(a: TrainState, b: TrainState) -> bool:
@@ -40,7 +44,9 @@ def test_the_newest_state_comes_back_bit_for_bit(tmp_path):
 
 def test_a_state_without_constraints_comes_back(tmp_path):
     """trpo has no multipliers: arrays without elements, which Orbax refuses to save."""
-    unconstrained = eqx.tree_at(lambda s: s.inner_state, state(3), InnerState(jnp.zeros(0), jnp.zeros(0), jnp.float32(0.5)))
+    unconstrained = eqx.tree_at(
+        lambda s: s.inner_state, state(3), InnerState(jnp.zeros(0), jnp.zeros(0), jnp.float32(0.5))
+    )
     checkpoint.save(tmp_path, unconstrained)
     assert same(checkpoint.restore(tmp_path, unconstrained), unconstrained)
     with pytest.raises(checkpoint.CheckpointError, match="another shape"):

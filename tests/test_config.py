@@ -119,6 +119,17 @@ def test_a_setting_that_is_gone_is_unknown_in_settings_of_ones_own_and_left_out_
     assert Config.saved(path).estimation.confidence == Config().estimation.confidence
 
 
+def test_a_setting_with_another_name_by_now_is_named_with_the_new_one_and_read_in_a_run(tmp_path):
+    path = tmp_path / "config.toml"
+    old = '[meta]\nheld = "every"\n[inner]\ncaution = 0.3\n'
+    path.write_text(old)
+    with pytest.raises(ConfigError, match=r"meta\.held: is called meta\.constraint_on now"):
+        Config.load(path)
+    path.write_text("format = 2\n" + old)
+    read = Config.saved(path)
+    assert (read.meta.constraint_on, read.inner.objective_kl_fraction) == ("every", 0.3)
+
+
 def test_every_number_has_a_range():
     assert {"iterations", *numeric_fields(Config())} <= set(RANGES)
 
@@ -159,7 +170,9 @@ SENSELESS = {
     "meta.meta_constraints: 'per_task' is not for algorithm 'cpo'": dict(
         algorithm="cpo", meta={"meta_constraints": "per_task"}
     ),
-    "meta.constraint_on: 'every' is not for algorithm 'safe-meta'": dict(algorithm="safe-meta", meta={"constraint_on": "every"}),
+    "meta.constraint_on: 'every' is not for algorithm 'safe-meta'": dict(
+        algorithm="safe-meta", meta={"constraint_on": "every"}
+    ),
     "meta.constraint_on: 'every' is not for meta.meta_gradient 'e_maml'": dict(
         meta={"constraint_on": "every", "meta_gradient": "e_maml"}
     ),

@@ -14,8 +14,8 @@ from metacpo.algorithms import meta_gradient
 from metacpo.estimation import critics
 from metacpo.health import firing
 from metacpo.learner import init_state, meta_iteration
-from metacpo.tags import describe
 from metacpo.solver import Case
+from metacpo.tags import describe
 
 ITERATIONS = 4
 COUNTERS = (

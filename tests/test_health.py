@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from metacpo import health
-from metacpo.tags import describe
 from metacpo.solver import Case
+from metacpo.tags import describe
 from metacpo.watch import Watch
 
 COST = "Metrics/EpCost"
@@ -77,7 +77,11 @@ EDGES = [
     ("limit out of reach", {"Metrics_EpCost": 12.1, "Misc_Case_RECOVERING": 22}, {"Metrics_EpCost": 12.1}),
     ("normaliser drift", {"Misc_NormaliserDrift": 1.01}, {"Misc_NormaliserDrift": 1}),
     ("meta-gradient often bounded", {"Misc_DerivativeClipped": 10.1}, {"Misc_DerivativeClipped": 10}),
-    ("meta-gradient often bounded", {"Meta_DerivativeClipped": [1] * 6 + [0] * 4}, {"Meta_DerivativeClipped": [1] * 5 + [0] * 5}),
+    (
+        "meta-gradient often bounded",
+        {"Meta_DerivativeClipped": [1] * 6 + [0] * 4},
+        {"Meta_DerivativeClipped": [1] * 5 + [0] * 5},
+    ),
 ]
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from metacpo.metrics import MetricsError, MetricsWriter
-from metacpo.tags import describe
+from metacpo.metrics import FILE, MetricsError, MetricsWriter
 from metacpo.progress import Row, clock, progress
+from metacpo.tags import describe
 
 THIRD = np.float32(1) / np.float32(3)
 
@@ -90,6 +90,25 @@ def test_a_run_of_a_version_that_logged_less_goes_on(tmp_path):
     assert first["Train/PolicyStd"] == "" and second["Train/PolicyStd"] == "0.5"
     old = dict(zip(before[0].split(","), before[1].split(","), strict=True))
     assert {name: first[name] for name in old} == old
+
+
+def test_a_run_of_a_version_with_other_names_goes_on(tmp_path):
+    """The cells stay what they were; the columns have today's names, in today's order."""
+    (tmp_path / FILE).write_text(
+        "iteration,env_steps,seconds,Meta/CostPromised,Train/CostRealised,Misc/Edge\n1,5,0.1,1.5,2.5,3\n"
+    )
+    tags = ("Misc/DerivativeClipped", "Meta/CostPredicted", "Train/CostActual")
+    with MetricsWriter(tmp_path, tags, resume_at=1):
+        pass
+    header, row = (tmp_path / FILE).read_text().splitlines()
+    assert dict(zip(header.split(","), row.split(","), strict=True)) == {
+        "iteration": "1",
+        "env_steps": "5",
+        "seconds": "0.1",
+        "Misc/DerivativeClipped": "3",
+        "Meta/CostPredicted": "1.5",
+        "Train/CostActual": "2.5",
+    }
 
 
 def test_events_carry_the_same_numbers(tmp_path):

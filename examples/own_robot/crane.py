@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from metacpo.envs import Snapshot, OwnRobot, Parameter, Transition, TaskDistribution
+from metacpo.envs import OwnRobot, Parameter, Snapshot, TaskDistribution, Transition
 
 STEPS = 100  # of 0.05 s
 

@@ -8,11 +8,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32, Key
 
-from metacpo.algorithms.objectives import PIDLagrangian
 from metacpo.algorithms.finite import all_finite, masked_mean, task_weights
 from metacpo.algorithms.inner_state import InnerState
-from metacpo.algorithms.meta import Algorithm, MetaSettings, OuterStats, Sampler, adapted_cost, run_inner_loop, meta_update
+from metacpo.algorithms.meta import (
+    Algorithm,
+    MetaSettings,
+    OuterStats,
+    Sampler,
+    adapted_cost,
+    meta_update,
+    run_inner_loop,
+)
 from metacpo.algorithms.meta_gradient import InnerLoop
+from metacpo.algorithms.objectives import PIDLagrangian
 from metacpo.algorithms.policy_update import StepStats
 from metacpo.envs.base import Environment
 from metacpo.estimation import Batch, EstimationSettings, make_batch, shared_cost_values
@@ -115,7 +123,9 @@ def meta_iteration(setup: TrainingSetup, state: TrainState) -> tuple[TrainState,
     loop = run_inner_loop(policy, state.theta, state.inner_state, sample, loop_key, meta, setup.algorithm.inner)
     theta, inner_state, outer = meta_update(policy, state.theta, state.inner_state, loop, setup.algorithm)
     finite = all_finite((theta, inner_state))
-    theta, inner_state = jax.tree.map(partial(jnp.where, finite), (theta, inner_state), (state.theta, state.inner_state))
+    theta, inner_state = jax.tree.map(
+        partial(jnp.where, finite), (theta, inner_state), (state.theta, state.inner_state)
+    )
     predicted_change = predicted_change_of(setup, loop, outer.step)
     normaliser, lost = merged(state.normaliser, loop)
     metrics = adapted_metrics(setup, loop, tasks) | inner_metrics(setup, loop)
@@ -254,7 +264,9 @@ def predicted_change_of(setup: TrainingSetup, loop: InnerLoop, outer: StepStats)
     )
 
 
-def fault_metrics(loop: InnerLoop, outer: StepStats, finite: Bool[Array, ""], lost: Float[Array, ""]) -> dict[str, Array]:
+def fault_metrics(
+    loop: InnerLoop, outer: StepStats, finite: Bool[Array, ""], lost: Float[Array, ""]
+) -> dict[str, Array]:
     """How much was left out because it was not finite; `finite`: the outer update was; `lost`: of the normaliser."""
     row = {
         "Misc/CriticNonFinite": jnp.sum(loop.stats.critic_nonfinite),

@@ -25,7 +25,7 @@ from metacpo import checkpoint
 from metacpo.budget import Budget, plan, steps_of_one
 from metacpo.compilation import count_compilations, use_compilation_cache
 from metacpo.config import Config, ConfigError, build
-from metacpo.envs import FAMILIES, source_path, make
+from metacpo.envs import FAMILIES, make, source_path
 from metacpo.envs.check import require
 from metacpo.folder import LOCK, RunError, RunExistsError, find_unsafe_path, lock, writing
 from metacpo.interrupts import GRACE, Abandoned, run_interruptibly, stop_signals, worker

@@ -11,9 +11,9 @@ import pytest
 from scipy.stats import binom
 
 from metacpo.algorithms.inner_state import InnerState
-from metacpo.algorithms.meta_gradient import MetaObjective, InnerLoop
-from metacpo.algorithms.steps import GradientStep
+from metacpo.algorithms.meta_gradient import InnerLoop, MetaObjective
 from metacpo.algorithms.policy_update import PolicyUpdate, StepStats, update
+from metacpo.algorithms.steps import GradientStep
 from metacpo.estimation import Batch
 from metacpo.estimation.batch import EpisodeStats
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from metacpo.algorithms.inner_state import InnerState
-from metacpo.algorithms.meta import MetaSettings, run_inner_loop, meta_update
-from metacpo.algorithms.registry import ALGORITHMS, Parts, RuleSettings, compose
+from metacpo.algorithms.meta import MetaSettings, meta_update, run_inner_loop
 from metacpo.algorithms.policy_update import update
+from metacpo.algorithms.registry import ALGORITHMS, Parts, RuleSettings, compose
 from metacpo.algorithms.trust_region import TrustRegionSettings
 
 from .exact import GAMMA, TABLE, chains, exact_batch, exact_sampler, one, probabilities, quick_jit, values
@@ -138,7 +138,7 @@ def trained():
         yield lambda name, constraints="mean", constraint_on="adapted", **rule: [
             np.asarray(x)
             for x in quick_jit(
-                lambda: meta_trained(name, MetaSettings(2, 1, 1, "exact", constraints, held), 60, **rule)
+                lambda: meta_trained(name, MetaSettings(2, 1, 1, "exact", constraints, constraint_on), 60, **rule)
             )()
         ]
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from metacpo.algorithms.inner_state import InnerState
-from metacpo.algorithms.meta import Algorithm, MetaSettings, run_inner_loop, meta_update, pooled
-from metacpo.algorithms.meta_gradient import MetaObjective, InnerLoop, differentiable_inner_loop
+from metacpo.algorithms.meta import Algorithm, MetaSettings, meta_update, pooled, run_inner_loop
+from metacpo.algorithms.meta_gradient import InnerLoop, MetaObjective, differentiable_inner_loop
 from metacpo.algorithms.policy_update import PolicyUpdate, compute_step, update
 from metacpo.algorithms.signal import Signal
 from metacpo.algorithms.trust_region import cg_settings, linearise, metric
@@ -144,7 +144,9 @@ def test_no_inner_steps_are_the_identity(x64, mode):
     batches = jax.tree.map(lambda x: x[None][:0], quick_jit(random_batch)(theta, jax.random.key(0)))
     updates = no_updates()
     inner_state = InnerState.init(1)
-    phi, pullback = jax.vjp(lambda t: differentiable_inner_loop(POLICY, t, inner_state, batches, updates, CPO["kl"], mode)[0], theta)
+    phi, pullback = jax.vjp(
+        lambda t: differentiable_inner_loop(POLICY, t, inner_state, batches, updates, CPO["kl"], mode)[0], theta
+    )
     np.testing.assert_array_equal(phi, theta)
     np.testing.assert_array_equal(pullback(theta)[0], theta)
 
@@ -162,14 +164,20 @@ def sampler(case):
 
 @pytest.mark.parametrize("objective_kl_fraction", [1.0, 0.3])
 def test_collect_ends_where_its_replay_ends(x64, objective_kl_fraction):
-    """`run_inner_loop` has line searches, `differentiable_inner_loop` repeats it on the data, the α and the δ that it kept."""
+    """The loop has line searches; its differentiable replay goes along the data, the α and the δ that it kept."""
     theta, settings, K = initial(), MetaSettings(tasks=2, steps=3), 3
-    inner, inner_state = PolicyUpdate(region=dataclasses.replace(EXACT["kl"], objective_kl_fraction=objective_kl_fraction)), InnerState.init(1)
+    inner, inner_state = (
+        PolicyUpdate(region=dataclasses.replace(EXACT["kl"], objective_kl_fraction=objective_kl_fraction)),
+        InnerState.init(1),
+    )
 
     @quick_jit
     def run(theta, key):
         loop = run_inner_loop(POLICY, theta, inner_state, sampler(Case.RECOVERING), key, settings, inner)
-        again = jax.vmap(lambda D, updates: differentiable_inner_loop(POLICY, theta, inner_state, D, updates, inner)[0], in_axes=(1, 1))
+        again = jax.vmap(
+            lambda D, updates: differentiable_inner_loop(POLICY, theta, inner_state, D, updates, inner)[0],
+            in_axes=(1, 1),
+        )
         return loop, again(loop.batches, loop.updates)
 
     loop, phi = run(theta, jax.random.key(3))

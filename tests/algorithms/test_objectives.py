@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metacpo.algorithms.objectives import PIDLagrangian, Penalty, Reward, CRPOSwitch
 from metacpo.algorithms.inner_state import InnerState, pack, unpack
+from metacpo.algorithms.objectives import CRPOSwitch, Penalty, PIDLagrangian, Reward
 
 
 def weights(aim, c, inner_state=None):

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metacpo.algorithms.objectives import PIDLagrangian, Penalty, CRPOSwitch
 from metacpo.algorithms.inner_state import InnerState, pack, unpack
 from metacpo.algorithms.meta import Algorithm, adapted_cost, meta_update
 from metacpo.algorithms.meta_gradient import MetaObjective
-from metacpo.algorithms.steps import GradientStep, TRPOStep, NaturalGradientStep, KLPenalisedStep, PCPOStep
+from metacpo.algorithms.objectives import CRPOSwitch, Penalty, PIDLagrangian
 from metacpo.algorithms.policy_update import PolicyUpdate, update
+from metacpo.algorithms.steps import GradientStep, KLPenalisedStep, NaturalGradientStep, PCPOStep, TRPOStep
 from metacpo.estimation import kl, surrogates
 from metacpo.solver import Case
 
@@ -31,7 +31,9 @@ RULES = {
     "constrained lagrangian": PolicyUpdate(PIDLagrangian(integral=5.0), region=EUCLIDEAN),
     "switch": PolicyUpdate(CRPOSwitch(), NaturalGradientStep(0.1), EUCLIDEAN),
     "penalty": PolicyUpdate(Penalty(2.0), GradientStep(0.1), EUCLIDEAN),
-    "penalised": PolicyUpdate(step=KLPenalisedStep(8.0, 0.5, steps=50), region=dataclasses.replace(EUCLIDEAN, max_kl=0.3)),
+    "penalised": PolicyUpdate(
+        step=KLPenalisedStep(8.0, 0.5, steps=50), region=dataclasses.replace(EUCLIDEAN, max_kl=0.3)
+    ),
 }
 CASES = (Case.RECOVERING, Case.BINDING)
 LEARNED = {"pid lagrangian": ("multiplier", "scale"), "switch": ("scale",), "constrained": ("scale",)}
@@ -147,7 +149,9 @@ def test_the_regret_bound_pulls_theta_to_the_adapted_and_the_size_to_its_best(x6
     """F = KL/(ηK) + ½ηÂ² is least in η at √(2·KL/(K·Â²)), where both terms are equal."""
     theta, loop = walked
     rate, K = 0.1, 2
-    objective = MetaObjective(POLICY, PolicyUpdate(step=NaturalGradientStep(rate), region=EUCLIDEAN), "regret_bound", learned=("scale",))
+    objective = MetaObjective(
+        POLICY, PolicyUpdate(step=NaturalGradientStep(rate), region=EUCLIDEAN), "regret_bound", learned=("scale",)
+    )
     start = InnerState.init(1)
 
     @quick_jit

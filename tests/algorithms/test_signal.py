@@ -117,7 +117,9 @@ def episodes(key, signal: float) -> Trajectory:
 @pytest.fixture(scope="module")
 def updated():
     """(signal, limit) ↦ the stats of updates on 24 batches."""
-    rule = dataclasses.replace(CPO["kl"], region=dataclasses.replace(CPO["kl"].region, damping=0.1, objective_kl_fraction=0.5))
+    rule = dataclasses.replace(
+        CPO["kl"], region=dataclasses.replace(CPO["kl"].region, damping=0.1, objective_kl_fraction=0.5)
+    )
     settings = EstimationSettings(cost_gamma=0.99, confidence=0.5)
 
     @quick_jit

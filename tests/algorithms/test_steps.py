@@ -9,7 +9,15 @@ import lineax
 import numpy as np
 import pytest
 
-from metacpo.algorithms.steps import CPOStep, GradientStep, TRPOStep, Linearised, NaturalGradientStep, KLPenalisedStep, PCPOStep
+from metacpo.algorithms.steps import (
+    CPOStep,
+    GradientStep,
+    KLPenalisedStep,
+    Linearised,
+    NaturalGradientStep,
+    PCPOStep,
+    TRPOStep,
+)
 from metacpo.solver import Case, CGSettings, Solved
 
 N = 6

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metacpo.algorithms.objectives import Weights
 from metacpo.algorithms.inner_state import InnerState
-from metacpo.algorithms.steps import Proposal
-from metacpo.algorithms.policy_update import Proposed, PolicyUpdate, accept, compute_step, update
+from metacpo.algorithms.objectives import Weights
+from metacpo.algorithms.policy_update import PolicyUpdate, Proposed, accept, compute_step, update
 from metacpo.algorithms.signal import Signal
+from metacpo.algorithms.steps import Proposal
 from metacpo.algorithms.trust_region import linearise, trust_region
 from metacpo.estimation import kl, surrogates
 from metacpo.solver import Case
@@ -177,9 +177,7 @@ def test_an_infeasible_update_under_two_constraints_is_accepted(x64):
 def test_every_constraint_counts():
     before = jnp.float32(0), jnp.array([-1.0, -1.0])
     one_broken = jnp.float32(-1), jnp.array([-1.0, 0.1])
-    verdict = [
-        accept(proposed(Case.SLACK, 2), before, one_broken, jnp.float32(0), limits) for limits in (True, False)
-    ]
+    verdict = [accept(proposed(Case.SLACK, 2), before, one_broken, jnp.float32(0), limits) for limits in (True, False)]
     assert [bool(v) for v in verdict] == [False, True]  # a move without limits promises nothing of them
 
 

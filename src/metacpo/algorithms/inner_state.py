@@ -43,7 +43,9 @@ def pack(theta: Float[Array, " n"], inner_state: InnerState, learned: tuple[Inne
     return jnp.concatenate(parts)
 
 
-def unpack(packed: Float[Array, " k"], inner_state: InnerState, learned: tuple[InnerStateName, ...]) -> tuple[Float[Array, " n"], InnerState]:
+def unpack(
+    packed: Float[Array, " k"], inner_state: InnerState, learned: tuple[InnerStateName, ...]
+) -> tuple[Float[Array, " n"], InnerState]:
     """(θ, inner_state) of Θ; inner_state that are not learned are those given."""
     m = inner_state.multiplier.shape[0]
     n = packed.shape[0] - ("multiplier" in learned) * m - ("scale" in learned)

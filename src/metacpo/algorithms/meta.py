@@ -20,9 +20,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from metacpo.algorithms.inner_state import InnerStateName, InnerState, extended, pack, unpack
-from metacpo.algorithms.meta_gradient import Gradient, ConstraintOn, MetaObjective, InnerLoop
-from metacpo.algorithms.policy_update import UpdateData, PolicyUpdate, StepStats, composed, line_search, none_where, update
+from metacpo.algorithms.inner_state import InnerState, InnerStateName, extended, pack, unpack
+from metacpo.algorithms.meta_gradient import ConstraintOn, Gradient, InnerLoop, MetaObjective
+from metacpo.algorithms.policy_update import (
+    PolicyUpdate,
+    StepStats,
+    UpdateData,
+    composed,
+    line_search,
+    none_where,
+    update,
+)
 from metacpo.algorithms.signal import Signal
 from metacpo.algorithms.trust_region import contrast_gradients, metric
 from metacpo.estimation import Batch, kl
@@ -170,7 +178,9 @@ def adapted_cost(predicted: Float[Array, " G"], algorithm: Algorithm, tasks: int
 def valid_data(loop: InnerLoop) -> Batch:
     """D^0 of all tasks, each by its weight."""
     first, task_weight = loop.first, loop.task_weight[:, None]
-    return eqx.tree_at(lambda D: (D.weight, D.cost_weight), first, (task_weight * first.weight, task_weight * first.cost_weight))
+    return eqx.tree_at(
+        lambda D: (D.weight, D.cost_weight), first, (task_weight * first.weight, task_weight * first.cost_weight)
+    )
 
 
 def pooled(batch: Batch) -> Batch:

@@ -24,10 +24,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from metacpo.algorithms.finite import all_finite, masked_mean, task_weights
-from metacpo.algorithms.inner_state import InnerStateName, InnerState, unpack
-from metacpo.algorithms.steps import NaturalGradientStep
+from metacpo.algorithms.inner_state import InnerState, InnerStateName, unpack
 from metacpo.algorithms.policy_update import LossAndConstraints, PolicyUpdate, StepStats, compute_step
 from metacpo.algorithms.signal import Signal
+from metacpo.algorithms.steps import NaturalGradientStep
 from metacpo.algorithms.trust_region import linearise, linearise_as_drawn
 from metacpo.estimation import Batch, kl, surrogates
 from metacpo.estimation.batch import EpisodeStats
@@ -171,7 +171,9 @@ class MetaObjective:
         found = self.rows(packed, theta, inner_state, loop)
         return found.g, found.b, found.G
 
-    def rows(self, packed: Float[Array, " k"], theta: Float[Array, " n"], inner_state: InnerState, loop: InnerLoop) -> "MetaRows":
+    def rows(
+        self, packed: Float[Array, " k"], theta: Float[Array, " n"], inner_state: InnerState, loop: InnerLoop
+    ) -> "MetaRows":
         """(∇F, ∇G, G) at Θ task by task. F_i and c_i look at their own copy of Θ: 1 + p pullbacks serve all M tasks.
 
         A task whose gradient is not finite has no task_weight: it must not void the others'.
@@ -182,7 +184,12 @@ class MetaObjective:
         (rows,) = jax.vmap(pullback)((unit[..., 0], unit[..., 1:]))  # [1 + p, M, k]
         task_weight = task_weights((loop.task_weight > 0) & jnp.all(jnp.isfinite(rows), axis=(0, 2)), packed.dtype)
         rows = jnp.where(task_weight[:, None] > 0, rows, 0.0)
-        return MetaRows(task_weight[:, None] * rows, self._constraints(c, self._margins(loop), task_weight), task_weight, self.per_task)
+        return MetaRows(
+            task_weight[:, None] * rows,
+            self._constraints(c, self._margins(loop), task_weight),
+            task_weight,
+            self.per_task,
+        )
 
     def _constraints(
         self, c: Float[Array, "M p"], margin: Float[Array, "M p"], task_weight: Float[Array, " M"]
@@ -230,7 +237,9 @@ class MetaObjective:
         if self.gradient == "hessian_free":
             drawn = eqx.tree_at(lambda D: D.log_prob, data.last, _log_prob(policy, origin, data.last))
             return surrogates(policy, theta, drawn)[0], self._constraints_at(theta, theta[None], data)
-        phi, path = differentiable_inner_loop(policy, theta, inner_state, data.batches, data.updates, self.inner, self.gradient)
+        phi, path = differentiable_inner_loop(
+            policy, theta, inner_state, data.batches, data.updates, self.inner, self.gradient
+        )
         F, c = surrogates(policy, phi, data.last)
         if self.constraint_on != "adapted":
             c = self._constraints_at(phi, path, data)

@@ -20,11 +20,11 @@ import jax.numpy as jnp
 import lineax
 from jaxtyping import Array, Bool, Float
 
-from metacpo.algorithms.objectives import Objective, Reward, Weights
 from metacpo.algorithms.finite import all_finite
 from metacpo.algorithms.inner_state import InnerState
-from metacpo.algorithms.steps import CPOStep, Linearised, StepRule, Proposal
+from metacpo.algorithms.objectives import Objective, Reward, Weights
 from metacpo.algorithms.signal import Signal, debiasing, measured
+from metacpo.algorithms.steps import CPOStep, Linearised, Proposal, StepRule
 from metacpo.algorithms.trust_region import (
     LinearData,
     TrustRegionSettings,
@@ -150,7 +150,9 @@ def none_where(nothing: Bool[Array, ""], proposed: Proposed) -> Proposed:
     """The proposal, or INVALID and no step where there is nothing that it could be made of."""
     old = proposed.proposal
     step, residual = jnp.where(nothing, 0, old.step), jnp.where(nothing, 1, old.residual)
-    void = Proposal(step, jnp.where(nothing, jnp.int32(Case.INVALID), old.case), residual, old.derivative_clipped & ~nothing)
+    void = Proposal(
+        step, jnp.where(nothing, jnp.int32(Case.INVALID), old.case), residual, old.derivative_clipped & ~nothing
+    )
     return eqx.tree_at(lambda p: p.proposal, proposed, void)
 
 
@@ -215,7 +217,11 @@ def line_search(
 
 
 def accept(
-    proposed: Proposed, before: LossAndConstraints, after: LossAndConstraints, divergence: Float[Array, ""], limits: bool
+    proposed: Proposed,
+    before: LossAndConstraints,
+    after: LossAndConstraints,
+    divergence: Float[Array, ""],
+    limits: bool,
 ) -> Bool[Array, ""]:
     """Whether a step passes the acceptance test on the surrogates themselves, not on their linearisation.
 

@@ -9,10 +9,10 @@ algorithms differ only where their docstrings do.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from metacpo.algorithms.objectives import PIDLagrangian, Penalty, CRPOSwitch
 from metacpo.algorithms.meta import Algorithm, MetaSettings
-from metacpo.algorithms.steps import GradientStep, TRPOStep, NaturalGradientStep, KLPenalisedStep, PCPOStep
+from metacpo.algorithms.objectives import CRPOSwitch, Penalty, PIDLagrangian
 from metacpo.algorithms.policy_update import PolicyUpdate
+from metacpo.algorithms.steps import GradientStep, KLPenalisedStep, NaturalGradientStep, PCPOStep, TRPOStep
 from metacpo.algorithms.trust_region import TrustRegionSettings
 
 
@@ -132,7 +132,9 @@ def meta_lagrangian(parts: Parts) -> Algorithm:
     """
     base = meta_cpo(parts)
     learned = tuple(dict.fromkeys(("multiplier", *base.learned)))
-    return replace(base, inner=PolicyUpdate(objective=parts.multiplier, step=TRPOStep(), region=parts.inner), learned=learned)
+    return replace(
+        base, inner=PolicyUpdate(objective=parts.multiplier, step=TRPOStep(), region=parts.inner), learned=learned
+    )
 
 
 def maml_penalty(parts: Parts) -> Algorithm:

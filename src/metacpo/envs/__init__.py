@@ -3,9 +3,9 @@
 from metacpo.envs.base import ContractError, Environment, State
 from metacpo.envs.gym_facts import GymnasiumError
 from metacpo.envs.gym_in import from_gymnasium
-from metacpo.envs.own_robot import Snapshot, OwnRobot, Transition
+from metacpo.envs.own_robot import OwnRobot, Snapshot, Transition
 from metacpo.envs.physics import PHYSICS, PhysicsError, engine
-from metacpo.envs.registry import ENVIRONMENTS, FAMILIES, UnknownEnvironment, source_path, known, load, make, register
+from metacpo.envs.registry import ENVIRONMENTS, FAMILIES, UnknownEnvironment, known, load, make, register, source_path
 from metacpo.tasks import Parameter, Task, TaskDistribution
 
 __all__ = [
@@ -15,20 +15,20 @@ __all__ = [
     "ContractError",
     "Environment",
     "GymnasiumError",
-    "Snapshot",
     "OwnRobot",
     "Parameter",
     "PhysicsError",
+    "Snapshot",
     "State",
-    "Transition",
     "Task",
     "TaskDistribution",
+    "Transition",
     "UnknownEnvironment",
     "engine",
     "from_gymnasium",
-    "source_path",
     "known",
     "load",
     "make",
     "register",
+    "source_path",
 ]

@@ -88,7 +88,9 @@ def _record(
     return jax.vmap(jax.vmap(one, in_axes=(0, None, None)))(phi, tasks, keys)
 
 
-def record(setup: TrainingSetup, state: TrainState, phi: Float[Array, " n"], task: Task, key: Key[Array, ""]) -> Recording:
+def record(
+    setup: TrainingSetup, state: TrainState, phi: Float[Array, " n"], task: Task, key: Key[Array, ""]
+) -> Recording:
     """What `rollout` does for one episode with the same key, but every state is kept."""
     env, policy = setup.env, setup.policy
     reset_key, action_key = jax.random.split(key)
