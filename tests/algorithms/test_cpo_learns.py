@@ -31,7 +31,7 @@ def costs_of_training(step=None, seed=0) -> tuple[np.ndarray, np.ndarray]:
     only = setup.tasks.make({}).params
     tasks = dataclasses.replace(setup.tasks, draw={"train": lambda key: only})
     rule = setup.algorithm.outer
-    outer = rule if move is None else dataclasses.replace(rule, step=move)
+    outer = rule if step is None else dataclasses.replace(rule, step=step)
     algorithm = dataclasses.replace(setup.algorithm, outer=outer)
     setup = dataclasses.replace(setup, tasks=tasks, algorithm=algorithm)
     step = jax.jit(meta_iteration, static_argnums=0)
