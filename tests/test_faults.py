@@ -35,7 +35,7 @@ def program(damping: float):
     def iteration(code, state):
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(critics.CRITICS, "ridge", exploding(code))
-            patch.setattr(meta_gradient, "replay", poisoned(code))
+            patch.setattr(meta_gradient, "differentiable_inner_loop", poisoned(code))
             return meta_iteration(faults.learner(code, damping), state)
 
     return quick_jit(iteration)
