@@ -163,7 +163,7 @@ NESTED = ["[" * 9000, '{"a":' * 9000, '{"radius":' + "[" * 900 + "]" * 900 + "}"
 @pytest.fixture
 def parsed(monkeypatch):
     """The command line without its parser, which is most of its time: the last word is the task."""
-    monkeypatch.setattr(cli, "parse", lambda verb, name, words: verb(Path(words[0]), verbs.Trial(task=words[1])))
+    monkeypatch.setattr(cli, "parse", lambda verb, name, words: verb(Path(words[0]), verbs.AdaptOptions(task=words[1])))
 
 
 @cases(1200)

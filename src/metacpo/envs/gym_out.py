@@ -7,7 +7,7 @@
     info after reset  "cost_limit" alone: no step was taken, so nothing was paid
     end               the environment's own: terminated, or truncated after env.unwrapped.episode_length steps
 
-Both are thin: `Worlds` (worlds.py) has the worlds, their tasks and the compiled functions, one world here and
+Both are thin: `VectorState` (worlds.py) has the worlds, their tasks and the compiled functions, one world here and
 `num_envs` there. World i of a vector environment reset with `seed` is the single one reset with `seed + i`.
 """
 
