@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from metacpo import checkpoint, cli, evaluation
-from metacpo.config import Config, build
+from metacpo.config import Config, ConfigError, build
 from metacpo.estimation.batch import EpisodeStats, EstimationSettings, episode_stats
 from metacpo.evaluation import (
     adapt,
@@ -31,6 +31,7 @@ from metacpo.report import write_report
 from metacpo.report.read import read_run
 from metacpo.rollout import rollout
 from metacpo.statistics import mean_interval
+from metacpo.tasks import Task, with_cost_limit
 from metacpo.training import open_run
 
 SPLITS = ("held-out", "shifted")
@@ -246,7 +247,7 @@ def test_adapting_to_one_task_gives_its_policy_and_its_curve(run, monkeypatch):
         return seen["result"]
 
     monkeypatch.setattr(evaluation, "evaluate", spy)
-    adapted = adapt(run.path, task={"radius": 1.3}, steps=1, cost_limit=12.5, seed=3)
+    adapted = adapt(run.path, task={"radius": 1.3}, cost_limit=(12.5,), seed=3)  # steps: the run's own, 1
     assert [(row.step, row.cost_limit) for row in adapted.curve] == [(0, 12.5), (1, 12.5)]
     assert float(seen["result"].splits[0].tasks.params["radius"][0]) == pytest.approx(1.3)
     obs = np.linspace(-1, 1, 28, dtype=np.float32)
@@ -280,3 +281,23 @@ def test_another_engine_leaves_the_run_s_own_files_alone(tmp_path, capsys):
     assert not (tmp_path / "adaptation.csv").exists()
     with (tmp_path / "adaptation-mjx.csv").open(newline="") as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["0", "1"] * 4
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"steps": -1}, r"adaptation\.steps: -1 is not in \[0, inf\)"),
+        ({"cost_limit": -2.0}, r"cost_limit: -2\.0 is not in \[0, inf\)"),
+        ({"cost_limit": (1.0, 2.0)}, r"cost_limit: \[1\.0, 2\.0\] has 2 numbers; wanted: one for all, or 1 "),
+        ({"seed": -1}, r"seed: -1 is not in"),
+    ],
+)
+def test_the_python_interface_checks_what_the_command_line_does(run, given, message):
+    with pytest.raises(ConfigError, match=message):
+        adapt(run.path, **given)
+
+
+def test_every_constraint_has_its_own_limit():
+    tasks = Task(jnp.ones((3, 2)), {})
+    np.testing.assert_array_equal(with_cost_limit(tasks, (0.5, 7.0)).cost_limit, [[0.5, 7.0]] * 3)
+    np.testing.assert_array_equal(with_cost_limit(tasks, 4.0).cost_limit, np.full((3, 2), 4.0))

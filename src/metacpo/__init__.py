@@ -7,12 +7,13 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from metacpo.gymnasium_ids import register
+from metacpo.gymnasium_ids import register as _register_at_gymnasium
 
 if TYPE_CHECKING:
     from metacpo import solver as solver
     from metacpo.config import Config as Config
     from metacpo.envs import make as make
+    from metacpo.envs import register_env as register_env
     from metacpo.evaluation import adapt as adapt
     from metacpo.evaluation import load_policy as load_policy
     from metacpo.training import resume as resume
@@ -25,14 +26,15 @@ _HOME = {
     "adapt": "metacpo.evaluation",
     "load_policy": "metacpo.evaluation",
     "make": "metacpo.envs",
+    "register_env": "metacpo.envs",
     "resume": "metacpo.training",
     "train": "metacpo.training",
 }
 
-__all__ = ["Config", "__version__", "adapt", "load_policy", "make", "resume", "solver", "train"]
+__all__ = ["Config", "__version__", "adapt", "load_policy", "make", "register_env", "resume", "solver", "train"]
 
 
-register()  # gymnasium.make("metacpo/PointCircle-v0") works after `import metacpo`
+_register_at_gymnasium()  # gymnasium.make("metacpo/PointCircle-v0") works after `import metacpo`
 
 
 def __getattr__(name: str) -> Any:

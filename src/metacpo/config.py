@@ -36,6 +36,7 @@ FORMAT = 2  # of run folders, the number in their config.toml; docs/trust.md say
 GONE_SINCE_1 = {"estimation": ("cost_target", "cost_margin", "critic_margin"), "warmup": ("cost_target", "cost_margin")}
 # What a preset says of the outer constraint is said of its own algorithm, not of another one.
 OF_ITS_ALGORITHM = {"meta": ("meta_constraints", "constraint_on"), "estimation": ("outer_confidence",)}
+CostLimit = float | tuple[float, ...]  # one for all constraints, or one for each
 AlgorithmName = Literal[
     "meta-cpo",
     "meta-trpo",
@@ -71,7 +72,7 @@ class Config:
     """Meta-iterations, instead of those that total_steps pays for; 0 trains nothing."""
     constraints: Literal["sum", "each"] = "sum"
     """One constraint on the sum of the environment's costs, or one on each."""
-    cost_limit: float | tuple[float, ...] = 25.0
+    cost_limit: CostLimit = 25.0
     """Limit h on the cost that estimation.cost_measure names, in its units; a list: of each constraint."""
     hidden: tuple[int, ...] = (32, 16)
     """Widths of the policy's tanh layers."""
@@ -205,7 +206,7 @@ def build(config: Config) -> TrainingSetup:
         raise ConfigError(f"hidden: makes {policy.size} parameters; allowed: at most {MOST_PARAMETERS}")
     return TrainingSetup(
         env=env,
-        tasks=env.tasks.with_cost_limit(_limits(config.cost_limit, env.cost_names)),
+        tasks=env.tasks.with_cost_limit(limits(config.cost_limit, env.cost_names)),
         policy=policy,
         estimation=config.estimation,
         meta=config.meta if algorithm.adapts else dataclasses.replace(config.meta, steps=0),
@@ -223,8 +224,8 @@ def composed(config: Config, m: int) -> Algorithm:
         raise ConfigError(str(error)) from None
 
 
-def _limits(cost_limit: float | tuple[float, ...], names: tuple[str, ...]) -> tuple[float, ...]:
-    """The limit of each constraint."""
+def limits(cost_limit: CostLimit, names: tuple[str, ...]) -> tuple[float, ...]:
+    """The limit of each constraint, from one for all or one for each. Raises ConfigError for another number of them."""
     if not isinstance(cost_limit, tuple):
         return (cost_limit,) * len(names)
     if len(cost_limit) != len(names):

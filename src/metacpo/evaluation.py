@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from metacpo.adaptation import Adaptation, AdaptationSettings, adapt_tasks
+from metacpo.config import CostLimit, limits
 from metacpo.folder import replacing
 from metacpo.learner import TrainingSetup, TrainState
 from metacpo.outcome_tables import budget_line as budget_line
@@ -24,7 +25,7 @@ from metacpo.outcomes import COLUMNS, Evaluation, Row, SplitResult
 from metacpo.policies import Policy
 from metacpo.rollout import rollout
 from metacpo.tasks import Task, with_cost_limit
-from metacpo.training import open_run
+from metacpo.training import Run, open_run
 
 EVALUATION = 0x5AFE  # folded into the seed: an evaluation never repeats the keys of a training with that seed
 REPORT_SEED, REPORT_TASKS = 1000, 100  # what results are reported on: tasks that no preset was tuned on
@@ -40,7 +41,7 @@ def evaluate(
     splits: Sequence[str],
     seed: int,
     task: Task | None = None,
-    cost_limit: float | None = None,
+    cost_limit: CostLimit | None = None,
 ) -> Evaluation:
     """Adapt to `settings.tasks` tasks of every split (or to `task` alone), and roll out paths before and after.
 
@@ -128,6 +129,18 @@ def _layout(tasks: Task) -> list[dict[str, int | float]]:
     return [{"task": i} | {name: round(float(v[i]), 6) for name, v in params.items()} for i in range(count)]
 
 
+def adaptation_settings(
+    run: Run, seed: int, cost_limit: CostLimit | None = None, steps: int | None = None, tasks: int | None = None
+) -> AdaptationSettings:
+    """The run's own settings of an adaptation with what is given instead, all of it checked as a config's is."""
+    usual, limit = run.config.adaptation, run.config.cost_limit if cost_limit is None else cost_limit
+    steps, tasks = (usual.steps if steps is None else steps), (usual.tasks if tasks is None else tasks)
+    settings = replace(usual, steps=steps, tasks=tasks)
+    checked = replace(run.config, adaptation=settings, cost_limit=limit, seed=seed)
+    limits(checked.cost_limit, run.setup.env.cost_names)
+    return settings
+
+
 @dataclass(frozen=True)
 class AdaptedPolicy:
     """A policy after adaptation to one task, and what it earned and cost after 0..k updates."""
@@ -140,14 +153,18 @@ def adapt(
     run_dir: Path | str,
     task: Mapping[str, object] | None = None,
     split: str = "held-out",
-    steps: int = 5,
-    cost_limit: float | None = None,
+    steps: int | None = None,
+    cost_limit: CostLimit | None = None,
     seed: int = 0,
 ) -> AdaptedPolicy:
-    """Adapt a trained run to one task: given by parameters (e.g. {"radius": 1.3}), or drawn from `split`."""
+    """Adapt a trained run to one task: given by parameters (e.g. {"radius": 1.3}), or drawn from `split`.
+
+    `steps` and `cost_limit` (one for all constraints, or one for each) are the run's own where they are not given.
+    Raises ConfigError or TaskError, whose one line names the field, for what is not allowed.
+    """
     run = open_run(run_dir)
     wanted = None if task is None else run.setup.tasks.make(task)
-    settings = replace(run.config.adaptation, steps=steps, tasks=1)
+    settings = adaptation_settings(run, seed, cost_limit, steps, tasks=1)
     evaluation = evaluate(run.setup, run.state, settings, (split,), seed, wanted, cost_limit)
     phi = evaluation.splits[0].adaptation.phi[0]
     return AdaptedPolicy(Policy(run.setup.policy, phi, run.state.normaliser), tuple(evaluation.rows))

@@ -132,9 +132,10 @@ class TaskDistribution:
         return replace(self, cost_limit=cost_limit)
 
 
-def with_cost_limit(tasks: Task, cost_limit: float) -> Task:
-    """The same task (or batch of tasks) under another limit on every constraint."""
-    return Task(jnp.full_like(tasks.cost_limit, cost_limit), tasks.params)
+def with_cost_limit(tasks: Task, cost_limit: float | tuple[float, ...]) -> Task:
+    """The same task (or batch of tasks) under other limits: one for all constraints, or one for each."""
+    limits = jnp.asarray(cost_limit, tasks.cost_limit.dtype)
+    return Task(jnp.broadcast_to(limits, tasks.cost_limit.shape), tasks.params)
 
 
 def _number(value: object) -> float | None:

@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -49,8 +49,8 @@ class AdaptOptions:
     """Tasks a split; tables that report results have 100."""
     task: str | None = None
     """One task instead of random ones, as JSON: '{"radius": 1.3}'."""
-    cost_limit: float | None = None
-    """Another limit than the one that the run was trained under."""
+    cost_limit: float | tuple[float, ...] | None = None
+    """Another limit than the one that the run was trained under: one for all constraints, or one for each."""
     seed: int = 0
     """Of the tasks and of the rollouts; tables that report results have 1000, whose tasks no preset was tuned on."""
     history: int | None = None
@@ -254,18 +254,14 @@ def _assess_elsewhere(run: "Run", moved: "Run", options: AdaptOptions) -> int:
 
 def _evaluate(run: "Run", options: AdaptOptions, splits: tuple[str, ...]) -> Any:
     """Adaptation of the run's meta-policy as `trial` says, checked as the config's own settings are."""
-    from metacpo.evaluation import evaluate
+    from metacpo.evaluation import adaptation_settings, evaluate
 
     _require_same_senses(run, options)
     task = None if options.task is None else run.setup.tasks.make(_json(options.task))
-    usual = run.config.adaptation
-    settings = replace(
-        usual,
-        steps=usual.steps if options.steps is None else options.steps,
-        tasks=1 if task else usual.tasks if options.tasks is None else options.tasks,
-    )
-    limit = run.config.cost_limit if options.cost_limit is None else options.cost_limit
-    replace(run.config, adaptation=settings, cost_limit=limit, seed=options.seed)  # raises what is not allowed
+    if task is not None and options.tasks is not None:
+        raise UsageError(f"tasks: {options.tasks} beside one given task; allowed: one of the two")
+    tasks = options.tasks if task is None else 1
+    settings = adaptation_settings(run, options.seed, options.cost_limit, options.steps, tasks)
     return evaluate(run.setup, run.state, settings, splits, options.seed, cost_limit=options.cost_limit, task=task)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from metacpo.envs import ENVIRONMENTS, PhysicsError, UnknownEnvironment, known, load, make, register
+from metacpo.envs import ENVIRONMENTS, PhysicsError, UnknownEnvironment, known, load, make, register_env
 from metacpo.envs.bandit import Bandit
 from metacpo.envs.physics import MujocoC
 
@@ -15,7 +15,7 @@ CRANE = Path(__file__).parents[2] / "examples" / "own_robot" / "crane.py"
 @pytest.fixture
 def registered():
     """A name that is registered for one test."""
-    register("mine")(Bandit)
+    register_env("mine")(Bandit)
     yield "mine"
     del ENVIRONMENTS["mine"]
 
@@ -23,7 +23,7 @@ def registered():
 def test_a_registered_name_is_found_and_cannot_be_taken_twice(registered):
     assert isinstance(make(registered), Bandit) and known(registered)
     with pytest.raises(UnknownEnvironment, match=r"^env: 'mine' is registered already; take another name$"):
-        register("mine")(Bandit)
+        register_env("mine")(Bandit)
     with pytest.raises(UnknownEnvironment, match="physics: 'mjx' is not for mine, which has no with_physics"):
         make(registered, physics="mjx")
 

@@ -5,7 +5,16 @@ from metacpo.envs.gym_facts import GymnasiumError
 from metacpo.envs.gym_in import from_gymnasium
 from metacpo.envs.own_robot import OwnRobot, Snapshot, Transition
 from metacpo.envs.physics import PHYSICS, PhysicsError, engine
-from metacpo.envs.registry import ENVIRONMENTS, FAMILIES, UnknownEnvironment, known, load, make, register, source_path
+from metacpo.envs.registry import (
+    ENVIRONMENTS,
+    FAMILIES,
+    UnknownEnvironment,
+    known,
+    load,
+    make,
+    register_env,
+    source_path,
+)
 from metacpo.tasks import Parameter, Task, TaskDistribution
 
 __all__ = [
@@ -29,6 +38,6 @@ __all__ = [
     "known",
     "load",
     "make",
-    "register",
+    "register_env",
     "source_path",
 ]

@@ -1,7 +1,7 @@
 """Environments by name: the families of this package, those of installed packages, and one in a file of the user's.
 
 make("point-circle")                     a family of this package
-make("hopper")                           registered by @register("hopper"), or by a package's entry point:
+make("hopper")                           registered by @register_env("hopper"), or by a package's entry point:
                                          [project.entry-points."metacpo.environments"]  hopper = "my_package:env"
 make("my_package.hopper:env")            an Environment in a module that Python finds
 make("examples/own_robot/cart.py:env")   an Environment in a file
@@ -48,7 +48,7 @@ class UnknownEnvironment(ValueError):
     """An environment that cannot be found or is none; the message is one line with the remedy."""
 
 
-def register(name: str) -> Callable[[Callable[[], Environment]], Callable[[], Environment]]:
+def register_env(name: str) -> Callable[[Callable[[], Environment]], Callable[[], Environment]]:
     """Decorator: a class or a function without arguments whose result is the Environment called `name`.
 
     Raises UnknownEnvironment if the name is taken: nothing is replaced silently.
