@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 def collected():
     """What Orbax left is collected here, and not in the test of another file."""
     yield
-    gc.run_inner_loop()
+    gc.collect()
 
 
 TABLES = ("config.toml", "metrics.csv", "adaptation.csv", "paths.csv", "layout.json")

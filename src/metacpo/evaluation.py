@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from metacpo.adaptation import Adaptation, AdaptationSettings, adapt_tasks
-from metacpo.config import CostLimit, limits
+from metacpo.config import Config, CostLimit, limits
 from metacpo.folder import replacing
 from metacpo.learner import TrainingSetup, TrainState
 from metacpo.outcome_tables import budget_line as budget_line
@@ -25,7 +25,7 @@ from metacpo.outcomes import COLUMNS, Evaluation, Row, SplitResult
 from metacpo.policies import Policy
 from metacpo.rollout import rollout
 from metacpo.tasks import Task, with_cost_limit
-from metacpo.training import Run, open_run
+from metacpo.training import open_run
 
 EVALUATION = 0x5AFE  # folded into the seed: an evaluation never repeats the keys of a training with that seed
 REPORT_SEED, REPORT_TASKS = 1000, 100  # what results are reported on: tasks that no preset was tuned on
@@ -130,14 +130,22 @@ def _layout(tasks: Task) -> list[dict[str, int | float]]:
 
 
 def adaptation_settings(
-    run: Run, seed: int, cost_limit: CostLimit | None = None, steps: int | None = None, tasks: int | None = None
+    config: Config,
+    costs: tuple[str, ...],
+    seed: int,
+    cost_limit: CostLimit | None = None,
+    steps: int | None = None,
+    tasks: int | None = None,
 ) -> AdaptationSettings:
-    """The run's own settings of an adaptation with what is given instead, all of it checked as a config's is."""
-    usual, limit = run.config.adaptation, run.config.cost_limit if cost_limit is None else cost_limit
+    """A run's own settings of an adaptation with what is given instead, all of it checked as a config's is.
+
+    costs: the names of its constraints.
+    """
+    usual, limit = config.adaptation, config.cost_limit if cost_limit is None else cost_limit
     steps, tasks = (usual.steps if steps is None else steps), (usual.tasks if tasks is None else tasks)
     settings = replace(usual, steps=steps, tasks=tasks)
-    checked = replace(run.config, adaptation=settings, cost_limit=limit, seed=seed)
-    limits(checked.cost_limit, run.setup.env.cost_names)
+    checked = replace(config, adaptation=settings, cost_limit=limit, seed=seed)
+    limits(checked.cost_limit, costs)
     return settings
 
 
@@ -164,7 +172,7 @@ def adapt(
     """
     run = open_run(run_dir)
     wanted = None if task is None else run.setup.tasks.make(task)
-    settings = adaptation_settings(run, seed, cost_limit, steps, tasks=1)
+    settings = adaptation_settings(run.config, run.setup.env.cost_names, seed, cost_limit, steps, tasks=1)
     evaluation = evaluate(run.setup, run.state, settings, (split,), seed, wanted, cost_limit)
     phi = evaluation.splits[0].adaptation.phi[0]
     return AdaptedPolicy(Policy(run.setup.policy, phi, run.state.normaliser), tuple(evaluation.rows))

@@ -261,7 +261,9 @@ def _evaluate(run: "Run", options: AdaptOptions, splits: tuple[str, ...]) -> Any
     if task is not None and options.tasks is not None:
         raise UsageError(f"tasks: {options.tasks} beside one given task; allowed: one of the two")
     tasks = options.tasks if task is None else 1
-    settings = adaptation_settings(run, options.seed, options.cost_limit, options.steps, tasks)
+    settings = adaptation_settings(
+        run.config, run.setup.env.cost_names, options.seed, options.cost_limit, options.steps, tasks
+    )
     return evaluate(run.setup, run.state, settings, splits, options.seed, cost_limit=options.cost_limit, task=task)
 
 

@@ -33,7 +33,19 @@ def seen(theta, n) -> Batch:
     log_prob = POLICY(theta, z).log_prob(action)
     advantage, cost_advantage = first - 0.3, 0.7 * first[:, None] - 0.2
     none = jnp.zeros_like(weight)[:, None]  # of its halves nothing is asked
-    return Batch(z, action, log_prob, advantage, cost_advantage, weight, weight, none, jnp.array([0.1]), jnp.zeros(1))
+    return Batch(
+        z,
+        action,
+        log_prob,
+        advantage,
+        cost_advantage,
+        weight,
+        weight,
+        none,
+        jnp.array([0.1]),
+        jnp.zeros(1),
+        jnp.zeros(1),
+    )
 
 
 def exact(phi) -> tuple[Batch, jax.Array]:
@@ -42,7 +54,7 @@ def exact(phi) -> tuple[Batch, jax.Array]:
     eye, z = jnp.eye(2), jnp.ones((2, 1))
     advantage = eye[0] - p[0]
     c, none = 0.7 * p[:1] - 0.3, jnp.zeros_like(p)[:, None]
-    batch = Batch(z, eye, jnp.log(p), advantage, 0.7 * advantage[:, None], p, p, none, c, jnp.zeros(1))
+    batch = Batch(z, eye, jnp.log(p), advantage, 0.7 * advantage[:, None], p, p, none, c, jnp.zeros(1), jnp.zeros(1))
     return batch, p[0]
 
 
