@@ -27,7 +27,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int32, Key
 
 from metacpo.algorithms.inner_state import pack
 from metacpo.algorithms.meta import Sampler, run_inner_loop
@@ -122,7 +122,7 @@ def collect_reusing(setup: TrainingSetup, state: TrainState, sample: Sampler, ke
     return InnerLoop(batches, updates, stats, carry[0], carry[3])
 
 
-def joined(memory: Batch, newest: Batch, k: Float[Array, ""]) -> Batch:
+def joined(memory: Batch, newest: Batch, k: Int32[Array, ""]) -> Batch:
     """D⁰..D^k of every task as one batch, the same weight for each; what is not yet there weighs nothing."""
     K = memory.weight.shape[0]
     counts = (jnp.arange(K) <= k)[:, None, None] / (k + 1.0)

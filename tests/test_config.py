@@ -57,6 +57,15 @@ def test_an_optional_setting_is_left_out_or_written(iterations, tmp_path):
     assert written["total_steps"] == 123_456
 
 
+@pytest.mark.parametrize("confidence", [None, 0.5])
+def test_an_optional_setting_of_a_section_is_left_out_or_written(confidence, tmp_path):
+    config = Config.preset(SMOKE, estimation={"outer_confidence": confidence})
+    config.save(tmp_path / "config.toml")
+    assert Config.saved(tmp_path / "config.toml").estimation == config.estimation
+    written = tomllib.loads((tmp_path / "config.toml").read_text())["estimation"]
+    assert written.get("outer_confidence") == confidence
+
+
 def test_overrides_merge_into_sections_and_leave_the_preset_alone():
     before = Config.preset(SMOKE)
     changed = Config.preset(SMOKE, meta={"tasks": 3}, seed=1)

@@ -27,7 +27,7 @@ def healthy(count: int) -> dict[str, np.ndarray]:
     return columns | {"iteration": np.arange(1, count + 1)}
 
 
-def rule(name: str) -> health.PolicyUpdate:
+def rule(name: str) -> health.HealthRule:
     return next(rule for rule in health.RULES if rule.name == name)
 
 

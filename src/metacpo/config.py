@@ -141,7 +141,7 @@ class Config:
 
     def save(self, path: Path) -> None:
         """Every setting, also those at their default: a run must not change with the library's defaults."""
-        stated = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        stated = dataclasses.asdict(self, dict_factory=_stated)
         replace_text(path, tomli_w.dumps({"format": FORMAT} | stated))
 
 
@@ -153,6 +153,11 @@ def tree_in(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: missing") from None
     except (OSError, ValueError, RecursionError) as error:  # no text, no TOML, digits or nesting without end
         raise ConfigError(f"{path}: cannot be read ({error})") from None
+
+
+def _stated(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The settings of a section that have a value: TOML has no None."""
+    return {name: value for name, value in items if value is not None}
 
 
 def _without(data: dict[str, Any], names: dict[str, tuple[str, ...]]) -> dict[str, Any]:

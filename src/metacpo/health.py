@@ -27,7 +27,7 @@ LARGEST_SUM = 1e15  # of an episode: its square is still far from where float32 
 
 
 @dataclass(frozen=True)
-class PolicyUpdate:
+class HealthRule:
     """What is seen when `fires` says so of exactly `window` rows, what it means, and what to do about it.
 
     `fires` gets the columns and the tag of the cost that the limit limits.
@@ -45,7 +45,7 @@ class PolicyUpdate:
 class Finding:
     """A rule that fired, first and last at the ends of these meta-iterations, and how often in all."""
 
-    rule: PolicyUpdate
+    rule: HealthRule
     first: int
     last: int
     count: int
@@ -63,7 +63,7 @@ def findings(columns: Columns, cost: str) -> list[Finding]:
     return found
 
 
-def firing(columns: Columns, cost: str) -> list[PolicyUpdate]:
+def firing(columns: Columns, cost: str) -> list[HealthRule]:
     """The rules that fire at the end of these rows."""
     count = len(columns["iteration"])
     return [rule for rule in RULES if count >= rule.window and _at(rule, columns, cost, count)]
@@ -74,7 +74,7 @@ def not_finite(row: Mapping[str, Any]) -> dict[str, float]:
     return {tag: float(row[tag]) for tag in NOT_FINITE if tag in row and float(row[tag]) > 0}
 
 
-def _at(rule: PolicyUpdate, columns: Columns, cost: str, end: int) -> bool:
+def _at(rule: HealthRule, columns: Columns, cost: str, end: int) -> bool:
     """Whether a rule fires on the `window` rows before `end`."""
     return rule.fires({tag: column[end - rule.window : end] for tag, column in columns.items()}, cost)
 
@@ -170,7 +170,7 @@ def _edges(columns: Columns, cost: str) -> bool:
 
 
 RULES = (
-    PolicyUpdate(
+    HealthRule(
         "worlds broke",
         "Metrics/NonFinite > 0",
         "An observation, a reward or a cost was not finite; those worlds were left out from that step on.",
@@ -178,7 +178,7 @@ RULES = (
         1,
         _counted("Metrics/NonFinite"),
     ),
-    PolicyUpdate(
+    HealthRule(
         "reward or cost too large",
         "a mean return or cost of an episode above 1e15, or not finite",
         "Every step's number is finite, but sums or squares of them are more than float32 holds; updates were dropped.",
@@ -186,7 +186,7 @@ RULES = (
         1,
         _too_large,
     ),
-    PolicyUpdate(
+    HealthRule(
         "observations too large",
         "Misc/ObservationsLeftOut > 0",
         "The square of an observation is more than float32 holds; it was not normalised, and policies see it clipped.",
@@ -194,7 +194,7 @@ RULES = (
         1,
         _counted("Misc/ObservationsLeftOut"),
     ),
-    PolicyUpdate(
+    HealthRule(
         "critics exploded",
         "Misc/CriticNonFinite > 0",
         "A critic gave values that are not finite; its advantages were returns instead, noisier but right.",
@@ -202,7 +202,7 @@ RULES = (
         1,
         _lost("Misc/CriticNonFinite"),
     ),
-    PolicyUpdate(
+    HealthRule(
         "tasks left out",
         "Misc/TasksLeftOut > 0",
         "Tasks without a single valid step, or with a number that is not finite, had no share in the outer update.",
@@ -210,7 +210,7 @@ RULES = (
         1,
         _lost("Misc/TasksLeftOut"),
     ),
-    PolicyUpdate(
+    HealthRule(
         "inner updates not finite",
         "Misc/NonFiniteUpdates > 0",
         "Inner updates were rejected because a number was not finite or H singular; these policies did not move.",
@@ -218,7 +218,7 @@ RULES = (
         1,
         _lost("Misc/NonFiniteUpdates"),
     ),
-    PolicyUpdate(
+    HealthRule(
         "outer update not finite",
         "Meta/NonFinite > 0",
         "A task's meta-gradient or the outer step was not finite, and was dropped.",
@@ -226,7 +226,7 @@ RULES = (
         1,
         _lost("Meta/NonFinite"),
     ),
-    PolicyUpdate(
+    HealthRule(
         "infeasible",
         "over half of the updates of 10 meta-iterations",
         "No step within the trust region met the limit, so that updates only lowered the cost.",
@@ -234,7 +234,7 @@ RULES = (
         10,
         _infeasible,
     ),
-    PolicyUpdate(
+    HealthRule(
         "outer steps rejected",
         "5 in a row",
         "The line search found no step that passes the acceptance test, and the meta-policy did not move.",
@@ -242,7 +242,7 @@ RULES = (
         5,
         _outer_rejected,
     ),
-    PolicyUpdate(
+    HealthRule(
         "inner steps rejected",
         "over half of those of 5 meta-iterations",
         "Most policies did not adapt, because the line search found no step that passes the acceptance test.",
@@ -250,7 +250,7 @@ RULES = (
         5,
         _inner_rejected,
     ),
-    PolicyUpdate(
+    HealthRule(
         "KL never binds",
         "mean KL below 5 % of the region over 10 meta-iterations",
         "Steps are far shorter than allowed: the damping, not the divergence, decides how far they go.",
@@ -258,7 +258,7 @@ RULES = (
         10,
         _never_binds,
     ),
-    PolicyUpdate(
+    HealthRule(
         "KL always binds while the return falls",
         "KL at least 95 % of the region in 10 meta-iterations, return down by two standard errors",
         "Every step goes to the edge of the region and they lead down: the model is trusted too far.",
@@ -266,7 +266,7 @@ RULES = (
         10,
         _always_binds,
     ),
-    PolicyUpdate(
+    HealthRule(
         "linear solves inexact",
         "mean relative residual above 0.1 (inner) or 0.5 (outer) over 10 meta-iterations",
         "Conjugate gradients stop before H⁻¹v is found, so that steps point elsewhere than they should.",
@@ -274,7 +274,7 @@ RULES = (
         10,
         _residual,
     ),
-    PolicyUpdate(
+    HealthRule(
         "limit out of reach",
         "cost above the limit in 20 meta-iterations, most updates infeasible or recovering",
         "Updates work on the cost and no policy got below the limit: maybe none can.",
@@ -282,7 +282,7 @@ RULES = (
         20,
         _out_of_reach,
     ),
-    PolicyUpdate(
+    HealthRule(
         "normaliser drift",
         "mean of Misc/NormaliserDrift above 1 over 10 meta-iterations",
         "Observations lie more than a standard deviation from where the normaliser expects them.",
@@ -290,7 +290,7 @@ RULES = (
         10,
         _drifts,
     ),
-    PolicyUpdate(
+    HealthRule(
         "meta-gradient often bounded",
         "over half of the inner or of the outer updates of 10 meta-iterations",
         "Steps lie where their derivative is unbounded or undefined, and a bounded stand-in took its place.",

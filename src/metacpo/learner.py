@@ -249,7 +249,7 @@ def inner_state_metrics(setup: TrainingSetup, inner_state: InnerState) -> dict[s
 
 
 def predicted_change_of(setup: TrainingSetup, loop: InnerLoop, outer: StepStats) -> PredictedChange:
-    """What the outer update predictions, and the adapted figures that it starts from."""
+    """What the outer update predicts, and the adapted figures that it starts from."""
     adapted = jax.tree.map(lambda x: x[-1], loop.stats)
     to_return, to_cost = per_episode(setup, loop.stats)
     algorithm, (tasks, m) = setup.algorithm, loop.last.c.shape

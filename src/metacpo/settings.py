@@ -11,9 +11,10 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
+from metacpo.numeric import shown
+
 LARGEST = 2**63  # whole numbers are below it, as in TOML
 SMALLEST = float(np.finfo(np.float32).tiny)  # below it a float32 is 0: compiled programs have no subnormal numbers
-
 
 # Settings by the names that they had; a run folder is read with them (config.py), one's own settings are not.
 RENAMED = {
@@ -118,14 +119,6 @@ def read(kind: Any, value: Any, name: str) -> Any:
     if kind is float and (wrong := not_single(value, RANGES[name])):
         raise ConfigError(f"{name}: {shown(value)} {wrong}")
     return kind(value)
-
-
-def shown(value: Any) -> str:
-    """`repr`, of values too that have none: a number of too many digits, too deep a nesting."""
-    try:
-        return repr(value)
-    except (ValueError, RecursionError):
-        return f"(a {type(value).__name__} too long to show)"
 
 
 def _read_section(kind: Any, value: Any, name: str) -> Any:

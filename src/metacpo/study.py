@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from metacpo.config import Config, tree_in
-from metacpo.settings import ConfigError, read, shown
+from metacpo.numeric import shown
+from metacpo.settings import ConfigError, read
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # it becomes part of a folder's name
 MOST_RUNS = 1000

@@ -163,7 +163,7 @@ def sampler(case):
 
 
 @pytest.mark.parametrize("objective_kl_fraction", [1.0, 0.3])
-def test_collect_ends_where_its_replay_ends(x64, objective_kl_fraction):
+def test_the_inner_loop_ends_where_its_differentiable_replay_ends(x64, objective_kl_fraction):
     """The loop has line searches; its differentiable replay goes along the data, the α and the δ that it kept."""
     theta, settings, K = initial(), MetaSettings(tasks=2, steps=3), 3
     inner, inner_state = (

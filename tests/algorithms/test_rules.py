@@ -101,6 +101,18 @@ def test_per_task_constraints_average_to_the_mean(x64, walked):
     assert not np.allclose(b_other[1], b_each[1])
 
 
+def test_the_outer_constraints_get_the_outer_margins_and_no_others(x64, walked):
+    """A task's own c gets its margin; a mean over tasks √(Σ margin²)/M."""
+    theta, loop = walked
+    start, M = InnerState.init(1), loop.last.c.shape[0]
+    outer = jnp.linspace(0.1, 0.4, M)[:, None]
+    wide = eqx.tree_at(lambda w: (w.last.margin, w.last.outer_margin), loop, (jnp.full((M, 1), 7.0), outer))
+    for per_task, added in ((True, outer.ravel()), (False, jnp.sqrt(jnp.sum(outer**2, axis=0)) / M)):
+        objective = MetaObjective(POLICY, CPO["euclidean"], per_task=per_task)
+        (_, bare), (_, G) = (objective(theta, theta, start, each) for each in (loop, wide))
+        np.testing.assert_allclose(G - bare, added, rtol=1e-10)
+
+
 def test_every_step_can_be_held_and_the_start_alone(x64, walked):
     """ "every" stacks c of φ⁰, φ¹ and φ²; "start" is the first of these; both with the right gradients."""
     theta, loop = walked

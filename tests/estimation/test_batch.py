@@ -108,6 +108,8 @@ def test_an_outer_step_has_a_margin_of_its_own():
     batch = batch_of(HAND, 0.5, settings)[0]
     np.testing.assert_allclose(batch.outer_margin, -batch.margin, rtol=1e-5)
     np.testing.assert_allclose(batch.margin, [1 / 3], rtol=1e-5)
+    same = batch_of(HAND, 0.5, dataclasses.replace(settings, outer_confidence=None))[0]
+    np.testing.assert_array_equal(same.outer_margin, same.margin)
 
 
 def test_one_episode_has_no_spread_and_no_margin():

@@ -199,7 +199,7 @@ def test_errors_reach_the_caller(tmp_path):
         write_report([tmp_path / "nowhere"])
 
 
-def test_counts_and_promises_come_from_their_columns(tmp_path):
+def test_counts_and_predictions_come_from_their_columns(tmp_path):
     run = read_run(write_run(tmp_path / "run"))
     assert sum(case_counts(run).values()) == 15 * 40
     run.metrics["Train/CostPredicted"][0] = np.nan

@@ -31,7 +31,7 @@ class InnerState(eqx.Module):
 
 
 def pack(theta: Float[Array, " n"], inner_state: InnerState, learned: tuple[InnerStateName, ...]) -> Float[Array, " k"]:
-    """Θ = (θ, log multiplier?, log_scale?): what the outer step moves, k = n + the learned inner_state.
+    """Θ = (θ, log multiplier?, log_scale?): what the outer step moves, k = n + what is learned of the inner state.
 
     Logarithms, so that a step of a given length is a given factor whatever the knob's unit, and none changes sign.
     """
@@ -46,7 +46,7 @@ def pack(theta: Float[Array, " n"], inner_state: InnerState, learned: tuple[Inne
 def unpack(
     packed: Float[Array, " k"], inner_state: InnerState, learned: tuple[InnerStateName, ...]
 ) -> tuple[Float[Array, " n"], InnerState]:
-    """(θ, inner_state) of Θ; inner_state that are not learned are those given."""
+    """(θ, inner state) of Θ; what is not learned is as given."""
     m = inner_state.multiplier.shape[0]
     n = packed.shape[0] - ("multiplier" in learned) * m - ("scale" in learned)
     multiplier, log_scale = inner_state.multiplier, inner_state.log_scale
@@ -60,7 +60,7 @@ def unpack(
 def extended(
     H: lineax.AbstractLinearOperator | None, packed: Float[Array, " k"], n: int
 ) -> lineax.AbstractLinearOperator | None:
-    """The metric of Θ: H on θ, the identity on the learned inner_state: changing one by 14 % costs 0.01 nat."""
+    """The metric of Θ: H on θ, the identity on the learned numbers: changing one by 14 % costs 0.01 nat."""
     if H is None or packed.shape[0] == n:
         return H
 

@@ -1,11 +1,11 @@
 """One update of a policy on fixed data, whatever the algorithm: what it lowers, how it moves, how far.
 
     (g, b, c) = linearised surrogates at φ        trust_region.py
-    f = reward·L_R + costs·c                      objectives.py      (the Lagrangian, a switch, a penalty, or L_R alone)
+    f = reward·L_R + costs·c                      objectives.py   (the Lagrangian, a switch, a penalty, or L_R alone)
     H⁻¹(∇f, b), once; b̃, b without the noise in its square                                                     signal.py
     δ(c, b̃ᵀH⁻¹b̃)                                  trust_region.py
-    x = step(∇f, b̃, c, H, δ)                      steps.py     (CPO's step, TRPO's, PCPO's, a gradient step, ...)
-    φ' = φ + α·x                                  α by a line search that accepts it
+    x = step(∇f, b̃, c, H, δ)                      steps.py        (CPO's step, TRPO's, PCPO's, a gradient step, ...)
+    φ' = φ + α·x                                  α by a line search with an acceptance test
 
 `update` does all of it. `compute_step` stops before the line search, and is differentiable: a meta-gradient goes
 through it with α, and what of the data is signal, held constant.
@@ -180,7 +180,8 @@ def line_search(
     divergence: Callable[[Float[Array, " k"]], Float[Array, ""]],
     method: PolicyUpdate,
 ) -> tuple[Float[Array, " k"], StepStats]:
-    """φ + α·x with the largest α that keeps the step's word on `surrogate_values` (L_R, c) and on the KL from φ.
+    """φ + α·x with the largest α that passes the acceptance test (`accept`): on `surrogate_values` (L_R, c), and on the
+    KL from φ.
 
     If none does, φ stays as it is, and the stats predict no change. A step that is not searched keeps α = 1
     as long as everything about it is finite.

@@ -1,7 +1,7 @@
 """Every algorithm by name, each one composition of the same parts; `docs/algorithms.md` compares them.
 
 A docstring names the paper and says where we differ from it. "Pooled" algorithms are trained on the data of all
-tasks together, without inner steps, and fine-tuned on a new task by as many of the same updates as a meta-setup
+tasks together, without inner steps, and fine-tuned on a new task by as many of the same updates as a meta-learner
 gets. All updates have the same trust regions, critics, normaliser and line search (docs/adaptation.md), so that two
 algorithms differ only where their docstrings do.
 """

@@ -21,7 +21,7 @@ Surrogates = Callable[[GaussianPolicy, Array, Batch], tuple[Array, Array]]
 
 @dataclass(frozen=True)
 class TrustRegionSettings:
-    """One constrained step; fisher_stride: every how manieth state enters H.
+    """One constrained step. H is estimated on every `fisher_stride`-th state.
 
     max_kl is the largest δ, in nats, and objective_kl_fraction what of it a step may spend on the loss. The rest is
     for repairing a broken limit (see `trust_region`). Data of a safe policy hold few violations, so that the surrogate

@@ -27,7 +27,7 @@ class EstimationSettings:
     cost_measure says which cost the limit limits: "episode" (Σ c_t) or "discounted" (Σ γᵗ c_t).
     An update aims at the limit with probability `confidence`, given the batch: c gets as many standard errors of the
     batch's mean cost as Student's t says (0 at 0.5). One episode has no spread, and no margin. `outer_confidence` is
-    the same of the outer step, for every constraint that it holds: many rows at once are kept at less than 0.95 each.
+    that of the outer step, for every constraint that it holds; None: the same.
     """
 
     gamma: float = 0.99
@@ -38,7 +38,7 @@ class EstimationSettings:
     cost_critic: CriticName = "ridge"
     cost_measure: CostMeasure = "episode"
     confidence: float = 0.95
-    outer_confidence: float = 0.95
+    outer_confidence: float | None = None
 
 
 class Batch(eqx.Module):
@@ -148,7 +148,7 @@ def make_batch(
     cost_weight = weight if episodic else _normalised(valid * fade)
     stats = eqx.tree_at(lambda s: s.critic_nonfinite, episode_stats(trajectory, cost_limit, settings), lost)
     c, error = constraint_value(trajectory, stats, cost_limit, settings)
-    B = valid.shape[1]
+    B, outer = valid.shape[1], settings.outer_confidence
     reward_advantage = reward_advantage - jnp.sum(weight * reward_advantage)
     cost_advantage = cost_advantage - jnp.sum(cost_weight[..., None] * cost_advantage, axis=(0, 1))
     halves = contrasts(B).T.astype(z.dtype)
@@ -163,7 +163,7 @@ def make_batch(
         contrast=_flat(jnp.broadcast_to(halves, (*valid.shape, halves.shape[-1]))),
         c=c,
         margin=student_quantile(settings.confidence, B) * error,
-        outer_margin=student_quantile(settings.outer_confidence, B) * error,
+        outer_margin=student_quantile(settings.confidence if outer is None else outer, B) * error,
     )
     return batch, stats
 
