@@ -33,11 +33,12 @@ from metacpo.algorithms.inner_state import pack
 from metacpo.algorithms.meta import Sampler, run_inner_loop
 from metacpo.algorithms.meta_gradient import InnerLoop, MetaObjective
 from metacpo.algorithms.policy_update import update
+from metacpo.envs.tasks import Task
 from metacpo.estimation import Batch, make_batch, shared_cost_values
-from metacpo.learner import TrainingSetup, TrainState
 from metacpo.rollout import rollout
-from metacpo.tasks import Task
-from metacpo.training import open_run
+from metacpo.training.runs import open_run
+from metacpo.training.setup import TrainingSetup
+from metacpo.training.state import TrainState
 
 HEADER = ("run", "variant", "tasks", "episodes", "env_steps", "gradient")
 FIGURES = ("halves", "halves_q1", "halves_q3", "draws", "draws_q1", "draws_q3")

@@ -18,8 +18,10 @@ from typing import get_args
 
 import jax
 
-from metacpo.config import AlgorithmName, Config, build
-from metacpo.learner import init_state, meta_iteration
+from metacpo.config.schema import AlgorithmName, Config
+from metacpo.training.iteration import meta_iteration
+from metacpo.training.setup import build
+from metacpo.training.state import init_state
 
 COLUMNS = ("algorithm", "seconds", "ratio", "MiB", "env_steps", "compile_seconds")
 

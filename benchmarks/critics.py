@@ -38,9 +38,9 @@ from metacpo.estimation import EstimationSettings, make_batch
 from metacpo.estimation.batch import episode_stats
 from metacpo.estimation.critics import CRITICS, CriticName, fit_values
 from metacpo.estimation.returns import returns_to_go
-from metacpo.learner import TrainingSetup
 from metacpo.rollout import Trajectory, rollout
-from metacpo.training import open_run
+from metacpo.training.runs import open_run
+from metacpo.training.setup import TrainingSetup
 
 TASKS, EPISODES, BATCHES = 8, 24, 3
 JUDGES = 60  # episodes per task, on which a moved policy is measured

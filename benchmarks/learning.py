@@ -22,15 +22,17 @@ import jax
 import numpy as np
 
 import metacpo
-from metacpo import budget
-from metacpo.config import ConfigError, build
-from metacpo.envs import bandit, tabular
-from metacpo.evaluation import REPORT_SEED, REPORT_TASKS, evaluate, write
+from metacpo.adaptation.evaluate import REPORT_SEED, REPORT_TASKS, evaluate
+from metacpo.adaptation.files import write
+from metacpo.config.schema import ConfigError
+from metacpo.envs.families import bandit, tabular
+from metacpo.envs.tasks import with_cost_limit
 from metacpo.report import write_report
 from metacpo.statistics import mean_interval, share_interval
-from metacpo.study import read_study
-from metacpo.tasks import with_cost_limit
-from metacpo.training import CONFIG, Run, open_run
+from metacpo.study.plan import read_study
+from metacpo.training import budget
+from metacpo.training.runs import CONFIG, Run, open_run
+from metacpo.training.setup import build
 
 RUNS = Path("runs")
 TUNING_SEED, TUNING_TASKS = 1, 40  # a preset is chosen on other tasks than it is reported on

@@ -21,9 +21,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from unittest.mock import patch
 
-from metacpo import training
-from metacpo.config import Config
-from metacpo.progress import PlainProgress, Row
+from metacpo.config.schema import Config
+from metacpo.training import loop
+from metacpo.training.progress import PlainProgress, Row
 
 MEMORY_GROWTH = 1.05
 POOL = "ts_pool_worker", 8  # TensorStore's threads, and the most that any of our runs has had
@@ -107,15 +107,15 @@ def tiny(iterations: int) -> Config:
 
 def measure(iterations: int, every: int) -> list[Sample]:
     """The samples of one training in a folder that is thrown away."""
-    with tempfile.TemporaryDirectory() as folder, training.count_compilations() as compiled:
+    with tempfile.TemporaryDirectory() as folder, loop.count_compilations() as compiled:
         made: list[Sampler] = []
 
         def sampler(console) -> Sampler:
             made.append(Sampler(PlainProgress(console), compiled, every))
             return made[-1]
 
-        with patch.object(training, "progress", sampler):
-            training.train(tiny(iterations), Path(folder) / "run")
+        with patch.object(loop, "progress", sampler):
+            loop.train(tiny(iterations), Path(folder) / "run")
     return made[0].samples
 
 

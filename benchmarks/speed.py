@@ -22,12 +22,13 @@ import mujoco
 import numpy as np
 from rich.console import Console
 
-from metacpo.compilation import count_compilations
-from metacpo.config import Config, build
+from metacpo.config.schema import Config
 from metacpo.envs.physics import MujocoC
-from metacpo.learner import TrainingSetup, init_state, warmup
 from metacpo.rollout import rollout
-from metacpo.training import compile_iteration
+from metacpo.runtime.compilation import count_compilations
+from metacpo.training.loop import compile_iteration
+from metacpo.training.setup import TrainingSetup, build, warmup
+from metacpo.training.state import init_state
 
 ROUNDS = 7
 

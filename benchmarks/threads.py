@@ -15,7 +15,8 @@ import sys
 import time
 from pathlib import Path
 
-from metacpo.threads import POOL, THREADS
+from metacpo.runtime.threads import POOL, THREADS
+from metacpo.training import loop
 
 NUMBERS = (1, 2, 4, 8, 16)
 OUT = Path(__file__).with_suffix(".csv")
@@ -26,13 +27,13 @@ def measure(preset: str) -> float:
     import jax
     from rich.console import Console
 
-    from metacpo import training
-    from metacpo.config import Config, build
-    from metacpo.learner import init_state
+    from metacpo.config.schema import Config
+    from metacpo.training.setup import build
+    from metacpo.training.state import init_state
 
     setup = build(Config.preset(preset))
     state = init_state(setup, 0)
-    iterate = training.compile_iteration(setup, state, Console(quiet=True))
+    iterate = loop.compile_iteration(setup, state, Console(quiet=True))
     seconds = []
     for _ in range(5):
         begin = time.perf_counter()

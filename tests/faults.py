@@ -16,10 +16,10 @@ from metacpo.algorithms.meta import Algorithm, MetaSettings
 from metacpo.algorithms.policy_update import PolicyUpdate
 from metacpo.algorithms.trust_region import TrustRegionSettings
 from metacpo.envs import State
+from metacpo.envs.tasks import Parameter, Task, TaskDistribution
 from metacpo.estimation import EstimationSettings
-from metacpo.learner import TrainingSetup
 from metacpo.policies import GaussianPolicy
-from metacpo.tasks import Parameter, Task, TaskDistribution
+from metacpo.training.setup import TrainingSetup
 
 WHEN = 3  # the step at which a fault of one step happens
 HUGE = 1e30  # finite, but its square is not

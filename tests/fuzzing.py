@@ -14,8 +14,8 @@ from pathlib import Path
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
-from metacpo import cli
-from metacpo.config import Config, presets
+from metacpo.cli import main as cli
+from metacpo.config.schema import Config, presets
 
 SCALE = int(os.environ.get("METACPO_FUZZ", "1"))
 # An error that nobody foresaw is shown with its type. Those of the file system say what is wrong themselves.
@@ -128,4 +128,4 @@ def damaged(draw, original: bytes) -> bytes:
     return bytes(data)
 
 
-PRESETS = [(Path(cli.__file__).parent / "presets" / f"{name}.toml").read_bytes() for name in presets()]
+PRESETS = [(Path(cli.__file__).parents[1] / "presets" / f"{name}.toml").read_bytes() for name in presets()]

@@ -15,8 +15,8 @@ import pytest
 
 from metacpo.envs.physics import MujocoC
 from metacpo.envs.robots import POINT
-from metacpo.threads import POOL, fix_threads
-from metacpo.training import open_run
+from metacpo.runtime.threads import POOL, fix_threads
+from metacpo.training.runs import open_run
 
 # The process is bound to its cores before anything counts them: XLA, MuJoCo's pool and TensorStore all do.
 CHILD = """
@@ -24,7 +24,7 @@ import json, os, sys
 cores, sys.argv = json.loads(sys.argv[1])
 os.sched_setaffinity(0, cores)
 os.cpu_count = lambda: len(cores)
-from metacpo.cli import entry
+from metacpo.cli.main import entry
 entry()
 """
 SMALL = {

@@ -12,10 +12,11 @@ from algorithms.exact import quick_jit
 
 from metacpo.algorithms import meta_gradient
 from metacpo.estimation import critics
-from metacpo.health import firing
-from metacpo.learner import init_state, meta_iteration
 from metacpo.solver import Case
-from metacpo.tags import describe
+from metacpo.training.health import firing
+from metacpo.training.iteration import meta_iteration
+from metacpo.training.state import init_state
+from metacpo.training.tags import describe
 
 ITERATIONS = 4
 COUNTERS = (

@@ -14,14 +14,20 @@ from fuzzing import EXTREMES, NAMES, PRESETS, cases, damaged, ends_well, junk, p
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from metacpo import cli, evaluation, training, verbs
-from metacpo.config import Config, ConfigError, build
+import metacpo
+from metacpo.adaptation import evaluate as evaluation
+from metacpo.adaptation import tables
+from metacpo.cli import main as cli
+from metacpo.cli import verbs
+from metacpo.config.schema import Config, ConfigError
 from metacpo.envs.physics import MujocoC, PhysicsError
-from metacpo.study import read_study
+from metacpo.study.plan import read_study
+from metacpo.training import loop, runs
+from metacpo.training.setup import build
 
 STUDIES = [path.read_bytes() for path in sorted((Path(__file__).parents[1] / "benchmarks").glob("*.toml"))]
 SMOKE = "point-circle-smoke"
-ASSETS = Path(training.__file__).parent / "envs" / "assets"
+ASSETS = Path(metacpo.__file__).parent / "envs" / "assets"
 # Text that is small and takes a reader long, deep or wide.
 BOMBS = ["a=" + "[" * 50_000, "a = " + "9" * 5000, "seed = 0x" + "F" * 9000, "a." * 3000 + "b = 1", "[a]\n" * 5000]
 BOMBS += ["env = '" + "x" * 200_000 + "'", "[" + "a." * 3000 + "b]", "hidden = [" + "1," * 90_000 + "]", "#" * 300_000]
@@ -36,7 +42,7 @@ def nothing_is_trained(monkeypatch, tmp_path):
         build(config)
         return SimpleNamespace(finished=False)
 
-    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(loop, "train", train)
     monkeypatch.chdir(tmp_path)
 
 
@@ -149,10 +155,10 @@ def run():
 @pytest.fixture
 def adapting(run, monkeypatch):
     """`adapt` ends when it knows what to adapt to."""
-    monkeypatch.setattr(training, "open_run", lambda folder: run)
+    monkeypatch.setattr(runs, "open_run", lambda folder: run)
     monkeypatch.setattr(evaluation, "evaluate", lambda *args, **options: "the result")
-    monkeypatch.setattr(evaluation, "table", lambda result, trained: result)
-    monkeypatch.setattr(evaluation, "while_adapting", lambda result: [])
+    monkeypatch.setattr(tables, "table", lambda result, trained: result)
+    monkeypatch.setattr(tables, "while_adapting", lambda result: [])
 
 
 NUMBER = st.sampled_from(EXTREMES) | st.floats(0.1, 5.0) | junk

@@ -14,11 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report.synthetic_runs import write_run
 
-from metacpo import checkpoint, evaluation
-from metacpo.config import Config, build
-from metacpo.learner import init_state
+from metacpo.adaptation import evaluate as evaluation
+from metacpo.adaptation import tables
+from metacpo.config.schema import Config
 from metacpo.report import ReportError, page
 from metacpo.report.read import read_run
+from metacpo.training import checkpoint
+from metacpo.training.setup import build
+from metacpo.training.state import init_state
 
 # Orbax leaves event loops and coroutines behind where a checkpoint cannot be read; they are no part of what is tested.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -50,8 +53,8 @@ def whole(tmp_path_factory) -> Path:
 def adapting(monkeypatch):
     """`adapt` ends when the run is opened."""
     monkeypatch.setattr(evaluation, "evaluate", lambda *args, **options: "the result")
-    monkeypatch.setattr(evaluation, "table", lambda result, trained: result)
-    monkeypatch.setattr(evaluation, "while_adapting", lambda result: [])
+    monkeypatch.setattr(tables, "table", lambda result, trained: result)
+    monkeypatch.setattr(tables, "while_adapting", lambda result: [])
 
 
 def copied(whole: Path, tmp_path: Path) -> Path:

@@ -10,17 +10,21 @@ import numpy as np
 import pytest
 from test_imports import imported
 
-from metacpo import checkpoint, cli, training
-from metacpo.config import Config, build
+import metacpo
+from metacpo.cli import main as cli
+from metacpo.config.schema import Config
 from metacpo.envs.registry import source_path
-from metacpo.learner import init_state
+from metacpo.training import checkpoint, runs
+from metacpo.training.setup import build
+from metacpo.training.state import init_state
 
 # Opens a run again and again and says what its process did meanwhile that runs something, loads a library or connects.
 # In a process of its own: an audit hook cannot be taken away, and Orbax leaves torn coroutines behind.
 CHILD = """
 import hashlib, sys
 from pathlib import Path
-from metacpo import cli, training
+from metacpo.cli import main as cli
+from metacpo.training import loop
 ACTS = ("pickle.find_class", "marshal.load", "os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen",
         "ctypes.dlopen", "socket.connect", "webbrowser.open")
 folder, evil = Path(sys.argv[1]), Path(sys.argv[2]).read_bytes()
@@ -31,7 +35,7 @@ def agree():
     sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(saved)}\\n" for path in files]
     (saved / "SHA256SUMS").write_text("".join(sums))
 agree()
-training.open_run(folder)  # whatever is imported once is imported now
+runs.open_run(folder)  # whatever is imported once is imported now
 sys.addaudithook(lambda event, args: seen.append(event) if event in ACTS else None)
 for torn in (None, *files):
     whole = torn and torn.read_bytes()
@@ -148,7 +152,7 @@ def test_links_out_of_a_run_folder_are_refused(folder, tmp_path, name, capsys):
 def test_a_link_to_the_run_folder_and_links_within_it_are_fine(folder, tmp_path):
     (folder / "newest").symlink_to("checkpoints/0")
     (tmp_path / "short").symlink_to(folder)
-    assert int(training.open_run(tmp_path / "short").state.iteration) == 0
+    assert int(runs.open_run(tmp_path / "short").state.iteration) == 0
 
 
 def test_a_policy_that_fills_the_memory_is_not_made(folder, capsys):
@@ -170,6 +174,6 @@ def test_a_terminal_is_not_obeyed(folder, capsys):
 
 
 def test_no_module_of_ours_imports_what_runs_data():
-    package = Path(training.__file__).parent
+    package = Path(metacpo.__file__).parent
     found = {name.split(".")[0] for path in package.rglob("*.py") for name in imported(path)}
     assert not found & {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "runpy"}

@@ -10,9 +10,9 @@ import pytest
 PROGRAM = """
 import sys
 import jax
-from metacpo.cli import entry
-from metacpo.config import Config
-from metacpo.training import train
+from metacpo.cli.main import entry
+from metacpo.config.schema import Config
+from metacpo.training.loop import train
 
 _, x64, folder, *presets = sys.argv
 assert jax.config.jax_enable_x64 == (x64 == "1")

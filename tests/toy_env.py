@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from metacpo.envs import State
-from metacpo.tasks import Parameter, Task, TaskDistribution
+from metacpo.envs.tasks import Parameter, Task, TaskDistribution
 
 NEVER = 1000
 

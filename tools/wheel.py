@@ -23,11 +23,11 @@ REPO = Path(__file__).resolve().parents[1]
 PACKAGE = REPO / "src" / "metacpo"
 TOOLS = ("pytest", "hypothesis", "beartype")
 QUICK = (
-    "tests/test_config.py",
-    "tests/test_tasks.py",
-    "tests/test_cli.py",
-    "tests/test_checkpoint.py",
-    "tests/test_metrics.py",
+    "tests/config/test_schema.py",
+    "tests/envs/test_tasks.py",
+    "tests/cli/test_main.py",
+    "tests/training/test_checkpoint.py",
+    "tests/training/test_metrics.py",
     "tests/envs/test_bandit.py",
     "tests/envs/test_mujoco_c.py",
     "tests/envs/test_navigation.py",

@@ -11,24 +11,24 @@ from metacpo.gymnasium_ids import register as _register_at_gymnasium
 
 if TYPE_CHECKING:
     from metacpo import solver as solver
-    from metacpo.config import Config as Config
+    from metacpo.adaptation.from_run import adapt as adapt
+    from metacpo.adaptation.from_run import load_policy as load_policy
+    from metacpo.config.schema import Config as Config
     from metacpo.envs import make as make
     from metacpo.envs import register_env as register_env
-    from metacpo.evaluation import adapt as adapt
-    from metacpo.evaluation import load_policy as load_policy
-    from metacpo.training import resume as resume
-    from metacpo.training import train as train
+    from metacpo.training.loop import resume as resume
+    from metacpo.training.loop import train as train
 
     __version__: str
 
 _HOME = {
-    "Config": "metacpo.config",
-    "adapt": "metacpo.evaluation",
-    "load_policy": "metacpo.evaluation",
+    "Config": "metacpo.config.schema",
+    "adapt": "metacpo.adaptation.from_run",
+    "load_policy": "metacpo.adaptation.from_run",
     "make": "metacpo.envs",
     "register_env": "metacpo.envs",
-    "resume": "metacpo.training",
-    "train": "metacpo.training",
+    "resume": "metacpo.training.loop",
+    "train": "metacpo.training.loop",
 }
 
 __all__ = ["Config", "__version__", "adapt", "load_policy", "make", "register_env", "resume", "solver", "train"]

@@ -29,7 +29,7 @@ def register() -> None:
         if gymnasium_id(name) not in gymnasium.registry:
             gymnasium.register(
                 gymnasium_id(name),
-                entry_point="metacpo.envs.gym_out:make_env",
-                vector_entry_point="metacpo.envs.gym_out:make_vector_env",
+                entry_point="metacpo.envs.gymnasium.exporting:make_env",
+                vector_entry_point="metacpo.envs.gymnasium.exporting:make_vector_env",
                 kwargs={"name": name},
             )

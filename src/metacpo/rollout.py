@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
 from metacpo.envs.base import Environment, State, position_of
+from metacpo.envs.tasks import Task
 from metacpo.policies import GaussianPolicy, Normaliser
-from metacpo.tasks import Task
 
 
 class Trajectory(eqx.Module):

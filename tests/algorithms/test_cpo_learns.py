@@ -6,8 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from metacpo.config import Config, build
-from metacpo.learner import init_state, meta_iteration
+from metacpo.config.schema import Config
+from metacpo.training.iteration import meta_iteration
+from metacpo.training.setup import build
+from metacpo.training.state import init_state
 
 from .wrong import WrongSign
 

@@ -11,11 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metacpo.adaptation import AdaptationSettings, adapt_tasks
+from metacpo.adaptation.adapt import adapt_tasks
 from metacpo.algorithms.meta import run_inner_loop
-from metacpo.config import Config, build
-from metacpo.envs import bandit, tabular
-from metacpo.learner import init_state, sampler
+from metacpo.config.schema import Config
+from metacpo.config.sections import AdaptationSettings
+from metacpo.envs.families import bandit, tabular
+from metacpo.training.iteration import sampler
+from metacpo.training.setup import build
+from metacpo.training.state import init_state
 
 UPDATES = 60
 TAIL = 10  # policies at the end that are judged

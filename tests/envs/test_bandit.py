@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metacpo.envs import Environment, make
-from metacpo.envs.bandit import cost, optimal_value, reward
-from metacpo.tasks import SPLITS, Task, with_cost_limit
+from metacpo.envs.families.bandit import cost, optimal_value, reward
+from metacpo.envs.tasks import SPLITS, Task, with_cost_limit
 
 ENV = make("bandit")
 KEY = jax.random.key(0)

@@ -11,7 +11,7 @@ import pytest
 
 from metacpo.envs import ContractError, OwnRobot, State, make
 from metacpo.envs.check import check, require
-from metacpo.tasks import Parameter, Task, TaskDistribution
+from metacpo.envs.tasks import Parameter, Task, TaskDistribution
 
 from .tiny_gym import Tiny, tiny
 

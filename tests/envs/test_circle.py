@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from metacpo.envs import UnknownEnvironment, make
-from metacpo.envs.circle import POINT, circle_reward, wall_cost
+from metacpo.envs.families.circle import POINT, circle_reward, wall_cost
 from metacpo.envs.physics import MujocoC, PhysicsError
 
 ENV = make("point-circle")

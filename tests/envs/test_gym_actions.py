@@ -10,7 +10,7 @@ from gymnasium.spaces import Box
 
 from metacpo.envs.base import action_bound
 from metacpo.envs.check import check
-from metacpo.envs.gym_facts import examine
+from metacpo.envs.gymnasium.facts import examine
 
 from .tiny_gym import TASKS, Tiny, kind, tiny
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box
 
-from metacpo.cli import _one_line
+from metacpo.cli.main import _one_line
 from metacpo.envs import GymnasiumError, from_gymnasium
 from metacpo.envs.check import check
-from metacpo.tasks import TaskDistribution, TaskError
+from metacpo.envs.tasks import TaskDistribution, TaskError
 
 from .tiny_gym import TASKS, Tiny, kind, refusal, tiny
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from metacpo.envs import Environment
-from metacpo.envs.gym_in import from_gymnasium
+from metacpo.envs.gymnasium.importing import from_gymnasium
 from metacpo.policies import GaussianPolicy, Normaliser
 from metacpo.rollout import rollout
 

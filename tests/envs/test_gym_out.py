@@ -18,10 +18,10 @@ import metacpo
 from metacpo.envs import ENVIRONMENTS
 from metacpo.envs.base import action_bound
 from metacpo.envs.costs import SummedCosts
-from metacpo.envs.gym_out import GymnasiumEnv, GymnasiumVectorEnv
+from metacpo.envs.gymnasium.exporting import GymnasiumEnv, GymnasiumVectorEnv
+from metacpo.envs.tasks import TaskError
 from metacpo.envs.worlds import _step, episode_key
 from metacpo.gymnasium_ids import FAMILIES, gymnasium_id, register
-from metacpo.tasks import TaskError
 
 BOUNDED = sorted(set(ENVIRONMENTS) - {"bandit", "tabular"})
 

@@ -8,9 +8,9 @@ import pytest
 from gymnasium.spaces import Box, Discrete
 from gymnasium.wrappers import TransformAction
 
-from metacpo.cli import _one_line
-from metacpo.envs.gym_facts import GymnasiumError
-from metacpo.envs.gym_in import from_gymnasium
+from metacpo.cli.main import _one_line
+from metacpo.envs.gymnasium.facts import GymnasiumError
+from metacpo.envs.gymnasium.importing import from_gymnasium
 
 from .toy_gym import LIMIT, TASKS, CostAtFirst, Line, NoCost, limited, line
 

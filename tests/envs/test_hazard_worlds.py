@@ -9,14 +9,14 @@ import pytest
 
 from envs.worlds import as_float64, bare_loop
 from metacpo.envs import Environment, make
-from metacpo.envs.button import BUTTONS, HAZARDS, TIMER, ButtonWorld, PointButton, _spheres, reward_and_cost
-from metacpo.envs.circle_hazard import CircleHazard
 from metacpo.envs.costs import SummedCosts, hazard_cost
+from metacpo.envs.families.button import BUTTONS, HAZARDS, TIMER, ButtonWorld, PointButton, _spheres, reward_and_cost
+from metacpo.envs.families.circle_hazard import CircleHazard
 from metacpo.envs.physics import MujocoC
 from metacpo.envs.robots import POINT_BUTTON, Car, Point, rotation_matrix
+from metacpo.envs.tasks import TaskError
 from metacpo.policies import GaussianPolicy, Normaliser
 from metacpo.rollout import rollout
-from metacpo.tasks import TaskError
 
 NAMES = ("car-circle-hazard", "point-button-hazard", "car-circle", "point-circle-hazard")
 STEPS, WORLDS = 60, 5

@@ -6,7 +6,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from metacpo.envs.circle import POINT, SUBSTEPS
+from metacpo.envs.families.circle import POINT, SUBSTEPS
 from metacpo.envs.physics import MujocoC
 
 STEPS = 500

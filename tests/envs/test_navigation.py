@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metacpo.envs import Environment, make
-from metacpo.envs.navigation import hazard_cost, progress_reward
+from metacpo.envs.families.navigation import hazard_cost, progress_reward
 
 ENV = make("navigation")
 KEY = jax.random.key(0)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metacpo.config import Config, ConfigError, build
+from metacpo.config.schema import Config, ConfigError
 from metacpo.envs import make
 from metacpo.envs.base import action_bound
 from metacpo.envs.check import check
@@ -13,6 +13,7 @@ from metacpo.envs.costs import SummedCosts
 from metacpo.envs.observed import History, ObservedTask
 from metacpo.envs.scene import Embodied, scene_of
 from metacpo.envs.wrapped import innermost
+from metacpo.training.setup import build
 
 from .toy_gym import TASKS, line
 

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from metacpo.envs import make
-from metacpo.envs.button import ButtonWorld, PointButton, _spheres, reward_and_cost
-from metacpo.envs.circle_hazard import CircleHazard
+from metacpo.envs.families.button import ButtonWorld, PointButton, _spheres, reward_and_cost
+from metacpo.envs.families.circle_hazard import CircleHazard
 from metacpo.envs.physics import PhysicsState
 
 REFERENCE = Path(__file__).parent / "reference"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from metacpo.envs import ENVIRONMENTS, PhysicsError, UnknownEnvironment, known, load, make, register_env
-from metacpo.envs.bandit import Bandit
+from metacpo.envs.families.bandit import Bandit
 from metacpo.envs.physics import MujocoC
 
 CRANE = Path(__file__).parents[2] / "examples" / "own_robot" / "crane.py"
@@ -29,7 +29,7 @@ def test_a_registered_name_is_found_and_cannot_be_taken_twice(registered):
 
 
 def test_an_object_in_a_file_is_found_once_and_files_beside_it_are_importable(tmp_path):
-    (tmp_path / "beside_it.py").write_text("from metacpo.envs.bandit import Bandit\n")
+    (tmp_path / "beside_it.py").write_text("from metacpo.envs.families.bandit import Bandit\n")
     (tmp_path / "mine.py").write_text("from beside_it import Bandit\nenv = Bandit()\nnumber = 3\n")
     path = list(sys.path)
     assert make(f"{tmp_path}/mine.py:env") is make(f"{tmp_path}/mine.py:env")
@@ -45,7 +45,7 @@ def test_an_object_in_a_file_is_found_once_and_files_beside_it_are_importable(tm
     [
         ("no_such_module_here:env", "'no_such_module_here' cannot be imported .ModuleNotFoundError"),
         ("no/such/file.py:env", "file.py' cannot be imported .FileNotFoundError"),
-        ("metacpo.envs.circle:Circle", "metacpo.envs.circle:Circle is no Environment: type"),
+        ("metacpo.envs.families.circle:Circle", "metacpo.envs.families.circle:Circle is no Environment: type"),
         ("os:abort", "'os' is a module of Python itself"),
         ("swing", "'swing' is not one of point-circle, .*, nor a MODULE:ATTRIBUTE"),
     ],
@@ -69,7 +69,7 @@ def test_an_error_in_the_file_names_it(tmp_path):
 def test_what_fails_in_the_file_is_one_line(tmp_path):
     (tmp_path / "many.py").write_text("raise RuntimeError('simulator\\n  exploded')\n")
     (tmp_path / "leaves.py").write_text("import sys; sys.exit('no licence')\n")
-    (tmp_path / "ours.py").write_text("from metacpo.tasks import TaskDistribution\nTaskDistribution({}, {}, (-1.0,))\n")
+    (tmp_path / "ours.py").write_text("from metacpo.envs import TaskDistribution\nTaskDistribution({}, {}, (-1.0,))\n")
     for name, says in (
         ("many.py", "cannot be imported (RuntimeError: simulator exploded)"),
         ("leaves.py", "cannot be imported (SystemExit: no licence)"),

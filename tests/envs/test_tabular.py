@@ -9,8 +9,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from metacpo.envs import Environment, make, tabular
-from metacpo.envs.tabular import GATES, HORIZON, A, S, model, optimal_value, policy_value
+from metacpo.envs import Environment, make
+from metacpo.envs.families import tabular
+from metacpo.envs.families.tabular import GATES, HORIZON, A, S, model, optimal_value, policy_value
 
 ENV = make("tabular")
 KEY = jax.random.key(0)

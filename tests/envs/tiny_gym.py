@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from metacpo.envs import GymnasiumError, from_gymnasium
-from metacpo.tasks import Parameter, TaskDistribution
+from metacpo.envs.tasks import Parameter, TaskDistribution
 
 
 def draw(low, high):

@@ -9,8 +9,8 @@ from gymnasium.spaces import Box
 from gymnasium.wrappers import TimeLimit
 
 from metacpo.envs import Environment
-from metacpo.envs.gym_in import from_gymnasium
-from metacpo.tasks import Parameter, TaskDistribution
+from metacpo.envs.gymnasium.importing import from_gymnasium
+from metacpo.envs.tasks import Parameter, TaskDistribution
 
 LIMIT = 12  # steps
 calls: Counter[str] = Counter()  # what the tests count: "built", "told", "stepped"

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metacpo import cli, envs
-from metacpo.tasks import Task
+from metacpo import envs
+from metacpo.cli import main as cli
+from metacpo.envs.tasks import Task
 
 FOLDER = Path(__file__).parents[2] / "examples" / "gymnasium_env"
 

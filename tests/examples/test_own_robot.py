@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metacpo import cli
+from metacpo.cli import main as cli
 
 FOLDER = Path(__file__).parents[2] / "examples" / "own_robot"
 

@@ -7,13 +7,7 @@ import pytest
 from synthetic_runs import CONFIG, write_run
 
 from metacpo.report.read import read_run
-from metacpo.report.summary import (
-    robust_limits,
-    rolling,
-    slope_through_origin,
-    thin,
-    verdict,
-)
+from metacpo.report.summary import robust_limits, rolling, slope_through_origin, thin, verdict
 from metacpo.statistics import mean_interval
 
 

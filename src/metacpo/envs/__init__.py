@@ -1,8 +1,8 @@
 """Families of safe-control tasks, and what one needs to bring one's own."""
 
 from metacpo.envs.base import ContractError, Environment, State
-from metacpo.envs.gym_facts import GymnasiumError
-from metacpo.envs.gym_in import from_gymnasium
+from metacpo.envs.gymnasium.facts import GymnasiumError
+from metacpo.envs.gymnasium.importing import from_gymnasium
 from metacpo.envs.own_robot import OwnRobot, Snapshot, Transition
 from metacpo.envs.physics import PHYSICS, PhysicsError, engine
 from metacpo.envs.registry import (
@@ -15,7 +15,7 @@ from metacpo.envs.registry import (
     register_env,
     source_path,
 )
-from metacpo.tasks import Parameter, Task, TaskDistribution
+from metacpo.envs.tasks import Parameter, Task, TaskDistribution
 
 __all__ = [
     "ENVIRONMENTS",

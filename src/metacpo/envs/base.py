@@ -7,7 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32, Key, PyTree
 
-from metacpo.tasks import Task, TaskDistribution
+from metacpo.envs.tasks import Task, TaskDistribution
 
 
 class ContractError(ValueError):

@@ -16,7 +16,7 @@ from jaxtyping import Array, Key
 from metacpo.envs.base import MEMBERS, ContractError, Environment, State
 from metacpo.envs.declared import Finding, declared_faults, task_faults
 from metacpo.envs.physics import PhysicsError, engine
-from metacpo.tasks import Task
+from metacpo.envs.tasks import Task
 
 WORLDS = 4
 LARGEST = 1.8e19  # its square is where float32 ends

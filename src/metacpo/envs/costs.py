@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
 from metacpo.envs.base import State
+from metacpo.envs.tasks import Task, TaskDistribution
 from metacpo.envs.wrapped import Wrapped
-from metacpo.tasks import Task, TaskDistribution
 
 
 def wall_cost(position: Float[Array, " 2"], wall: Float[Array, ""]) -> Float[Array, ""]:

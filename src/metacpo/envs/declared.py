@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from metacpo.numeric import shown
-from metacpo.tasks import SPLITS, TaskError
+from metacpo.envs.tasks import SPLITS, TaskError
+from metacpo.runtime.numeric import shown
 
 TASKS = 8  # of each split, for what the distribution draws
 SEPARATORS = "/,"  # of folders in a log, and of columns in a CSV file

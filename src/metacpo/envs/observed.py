@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from metacpo.envs.base import Environment, State
+from metacpo.envs.tasks import Task
 from metacpo.envs.wrapped import Wrapped
-from metacpo.tasks import Task
 
 
 class ObservedTask(Wrapped):

@@ -30,7 +30,7 @@ from jaxtyping import Array, Float, Int32, Key
 from metacpo.envs.base import ContractError, State
 from metacpo.envs.physics import Engine, MujocoC, Physics, PhysicsState
 from metacpo.envs.scene import Bodies
-from metacpo.tasks import Task, TaskDistribution
+from metacpo.envs.tasks import Task, TaskDistribution
 
 Params = dict[str, Float[Array, ""]]
 

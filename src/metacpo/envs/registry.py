@@ -18,17 +18,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from metacpo.envs.bandit import Bandit
 from metacpo.envs.base import MEMBERS, ContractError, Environment
-from metacpo.envs.button import PointButton
-from metacpo.envs.circle import Circle
-from metacpo.envs.circle_hazard import CircleHazard
-from metacpo.envs.gym_facts import GymnasiumError
-from metacpo.envs.navigation import Navigation
+from metacpo.envs.families.bandit import Bandit
+from metacpo.envs.families.button import PointButton
+from metacpo.envs.families.circle import Circle
+from metacpo.envs.families.circle_hazard import CircleHazard
+from metacpo.envs.families.navigation import Navigation
+from metacpo.envs.families.tabular import TollGates
+from metacpo.envs.gymnasium.facts import GymnasiumError
 from metacpo.envs.physics import PHYSICS, PhysicsError, engine
 from metacpo.envs.robots import Car, Point
-from metacpo.envs.tabular import TollGates
-from metacpo.tasks import TaskError
+from metacpo.envs.tasks import TaskError
 
 ENTRY_POINTS = "metacpo.environments"
 ENVIRONMENTS: dict[str, Callable[[], Environment]] = {

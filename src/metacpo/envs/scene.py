@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 
 from metacpo.envs.base import Environment, State
-from metacpo.tasks import Task
+from metacpo.envs.tasks import Task
 
 Role = Literal["hazard", "goal", "button", "course", "wall"]
 

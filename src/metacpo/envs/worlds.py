@@ -12,8 +12,8 @@ from gymnasium.error import ResetNeeded
 from jaxtyping import Array, Bool, Float32, Float64, Key, PyTree, UInt32
 
 from metacpo.envs.base import Environment, State
-from metacpo.settings import not_single
-from metacpo.tasks import Task, TaskDistribution, TaskError
+from metacpo.envs.tasks import Task, TaskDistribution, TaskError
+from metacpo.runtime.numeric import not_single
 
 CostLimit = float | int | Sequence[float | int] | None
 

@@ -4,7 +4,7 @@ from jaxtyping import Array, Float, Key
 
 from metacpo.envs.base import Environment, State, action_bound, position_of
 from metacpo.envs.scene import Scene, scene_of
-from metacpo.tasks import Task, TaskDistribution
+from metacpo.envs.tasks import Task, TaskDistribution
 
 
 class Wrapped:

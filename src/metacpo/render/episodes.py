@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
+from metacpo.adaptation.outcomes import SplitResult
 from metacpo.envs.base import Environment, State, position_of
 from metacpo.envs.scene import Scene, scene_of
-from metacpo.learner import TrainingSetup, TrainState
-from metacpo.outcomes import SplitResult
-from metacpo.tasks import Task
+from metacpo.envs.tasks import Task
+from metacpo.training.setup import TrainingSetup
+from metacpo.training.state import TrainState
 
 STAGES = ("before", "after")
 RENDER = 0xF11F  # folded into the seed: the episodes shown are none that the adaptation learned from

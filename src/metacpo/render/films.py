@@ -8,19 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
+from metacpo.adaptation.outcomes import Evaluation
 from metacpo.envs.base import Environment
 from metacpo.envs.physics.camera import Camera, NoRenderer
 from metacpo.envs.scene import Embodied
 from metacpo.envs.wrapped import innermost
-from metacpo.learner import TrainingSetup
-from metacpo.outcomes import Evaluation
 from metacpo.render import looks
 from metacpo.render.above import Above, View, view_of
 from metacpo.render.episodes import Episode, record_all
 from metacpo.render.overlay import captioned, task_words
 from metacpo.render.plots import write_paths
 from metacpo.render.video import Format, has_ffmpeg, pace, shown_steps, write_video
-from metacpo.training import Run
+from metacpo.training.runs import Run
+from metacpo.training.setup import TrainingSetup
 
 FOLDER = "render"
 ABOVE = 480  # pixels; even, as encoders want

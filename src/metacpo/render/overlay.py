@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
+from metacpo.envs.tasks import Parameter
 from metacpo.render import looks
 from metacpo.render.episodes import Episode
 from metacpo.report import style
-from metacpo.tasks import Parameter
 
 HEIGHT, WORDS = 88, 64  # pixels, and where the last line begins
 EDGE, GAP = 14, 12

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from metacpo.folder import replacing
 from metacpo.report import curves, paths, tables, updates
 from metacpo.report.read import ReportError, Run, read_run
 from metacpo.report.style import Panel, own_settings, run_colour, to_svg
 from metacpo.report.summary import Verdict, verdict
+from metacpo.run_folder import replacing
 
 CSS = Path(__file__).with_name("page.css")
 REPORT_NAME = "report.html"

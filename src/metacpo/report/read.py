@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from metacpo.folder import find_unsafe_path
-from metacpo.tags import todays_name
+from metacpo.run_folder import find_unsafe_path
+from metacpo.training.tags import todays_name
 
 ADAPTATION_NUMBERS = (
     "task",

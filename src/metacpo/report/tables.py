@@ -6,11 +6,11 @@ from html import escape
 
 import numpy as np
 
-from metacpo import health
 from metacpo.report.read import Run
 from metacpo.report.summary import Outcome, Verdict, verdict
 from metacpo.report.updates import CASES, case_counts
 from metacpo.statistics import Interval, share_beyond_worst, share_interval
+from metacpo.training import health
 
 # tag -> (words, what it tells)
 HEALTH = {

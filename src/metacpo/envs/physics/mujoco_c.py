@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from mujoco.rollout import Rollout
 
-from metacpo.envs.host_call import host_call
+from metacpo.envs.gymnasium.host_call import host_call
 from metacpo.envs.physics.model import check_places, load
 from metacpo.envs.physics.state import PhysicsState
 

@@ -1,0 +1,84 @@
+"""Evaluating a meta-policy: adapt it to tasks, judge every policy on the way, write the files of a run folder."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from metacpo.adaptation.adapt import Adaptation, adapt_tasks
+from metacpo.adaptation.outcomes import Evaluation, SplitResult
+from metacpo.config.limits import CostLimit
+from metacpo.config.sections import AdaptationSettings
+from metacpo.envs.tasks import Task, with_cost_limit
+from metacpo.rollout import rollout
+from metacpo.training.setup import TrainingSetup
+from metacpo.training.state import TrainState
+
+EVALUATION = 0x5AFE  # folded into the seed: an evaluation never repeats the keys of a training with that seed
+REPORT_SEED, REPORT_TASKS = 1000, 100  # what results are reported on: tasks that no preset was tuned on
+PATH_TASKS = 3  # tasks a split whose paths are drawn: the unsafest before adaptation, the middle one, the safest
+PATH_EPISODES = 2
+_adapt_tasks = jax.jit(adapt_tasks, static_argnames=("setup", "settings"))
+
+
+def evaluate(
+    setup: TrainingSetup,
+    state: TrainState,
+    settings: AdaptationSettings,
+    splits: Sequence[str],
+    seed: int,
+    task: Task | None = None,
+    cost_limit: CostLimit | None = None,
+) -> Evaluation:
+    """Adapt to `settings.tasks` tasks of every split (or to `task` alone), and roll out paths before and after.
+
+    seed draws tasks and rollouts; it is unrelated to the training's, whose keys it never meets. cost_limit
+    replaces the limit of every task. Compiled once for a learner and its settings.
+    """
+    key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
+    results = []
+    for index, split in enumerate(splits):
+        task_key, adapt_key, path_key = jax.random.split(jax.random.fold_in(key, index), 3)
+        if task is None:
+            tasks = setup.tasks.sample_batch(task_key, settings.tasks, split)
+        else:
+            tasks = jax.tree.map(lambda x: x[None], task)
+        if cost_limit is not None:
+            tasks = with_cost_limit(tasks, cost_limit)
+        with jax.default_matmul_precision("highest"):
+            adaptation = _adapt_tasks(setup, state, tasks, adapt_key, settings)
+            drawn = drawn_tasks(adaptation)
+            few, phi = _chosen((tasks, adaptation.phi), drawn)
+            paths = _paths(setup, state, few, phi, path_key)
+        results.append(SplitResult(split, tasks, adaptation, drawn, paths))
+    return Evaluation(tuple(results), setup.estimation.cost_measure, settings.episodes)
+
+
+def drawn_tasks(adaptation: Adaptation) -> tuple[int, ...]:
+    """The tasks whose paths tell most, by their cost before adaptation (ties: by number)."""
+    cost = np.asarray(adaptation.stats.episode_cost[0]).sum(axis=-1)
+    order = np.argsort(-cost, kind="stable")
+    places = np.linspace(0, len(order) - 1, min(PATH_TASKS, len(order))).round().astype(int)
+    return tuple(int(order[place]) for place in places)
+
+
+def _chosen(tree: Any, tasks: tuple[int, ...]) -> Any:
+    return jax.tree.map(lambda x: x[np.asarray(tasks)], tree)
+
+
+@partial(jax.jit, static_argnames="setup")
+def _paths(
+    setup: TrainingSetup, state: TrainState, tasks: Task, phi: Float[Array, "M n"], key: Key[Array, ""]
+) -> Float[Array, "M 2 T E 2"]:
+    """Positions of the same starts under the meta-policy and under the adapted policy."""
+
+    def path(policy_phi: Float[Array, " n"], task: Task, key: Key[Array, ""]):
+        return rollout(setup.env, setup.policy, policy_phi, state.normaliser, task, key, PATH_EPISODES).position
+
+    both = jnp.stack([jnp.broadcast_to(state.theta, phi.shape), phi], axis=1)
+    keys = jax.random.split(key, phi.shape[0])
+    return jax.vmap(jax.vmap(path, in_axes=(0, None, None)))(both, tasks, keys)

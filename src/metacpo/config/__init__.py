@@ -1,0 +1,1 @@
+"""Typed settings: reading them, what they may be, and where they are saved."""

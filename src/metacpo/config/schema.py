@@ -1,0 +1,192 @@
+"""All settings of a run: one typed tree, read from TOML and the command line, saved with the run.
+
+A `Config` that exists is valid: types and ranges are checked when it is made, and nothing changes it later.
+Everything that is wrong is a `ConfigError` whose one line names the field, the value and what is allowed.
+"""
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+import tyro
+
+from metacpo.algorithms.meta import MetaSettings
+from metacpo.algorithms.registry import RuleSettings
+from metacpo.algorithms.trust_region import TrustRegionSettings
+from metacpo.config.limits import CostLimit
+from metacpo.config.reading import RENAMED, ConfigError, fields_of, merged, read
+from metacpo.config.sections import AdaptationSettings, WarmupSettings
+from metacpo.envs import ENVIRONMENTS, PHYSICS, known
+from metacpo.estimation import EstimationSettings
+from metacpo.run_folder import replace_text, short_text
+
+PRESETS = files("metacpo") / "presets"
+LONGEST = 2**18  # characters of a file of settings
+FORMAT = 2  # of run folders, the number in their config.toml; docs/trust.md says what changed it
+
+# Settings that format 2 has no more; what took their place is `confidence`, at its default for such a run.
+GONE_SINCE_1 = {"estimation": ("cost_target", "cost_margin", "critic_margin"), "warmup": ("cost_target", "cost_margin")}
+
+# What a preset says of the outer constraint is said of its own algorithm, not of another one.
+OF_ITS_ALGORITHM = {"meta": ("meta_constraints", "constraint_on"), "estimation": ("outer_confidence",)}
+
+
+AlgorithmName = Literal[
+    "meta-cpo",
+    "meta-trpo",
+    "cpo",
+    "trpo",
+    "pcpo",
+    "cpo-lagrangian",
+    "trpo-lagrangian",
+    "meta-lagrangian",
+    "maml-penalty",
+    "safe-meta",
+    "c-maml",
+    "meta-crpo",
+]
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is trained, on what, for how long; the preset gives the values that are not set."""
+
+    preset_name: tyro.conf.Suppress[str] = "point-circle"
+    env: str = "point-circle"
+    """Family of tasks; MODULE:ATTRIBUTE or FILE.py:ATTRIBUTE is one of your own."""
+    physics: str = "mujoco"
+    """Engine that advances the bodies."""
+    algorithm: AlgorithmName = "meta-cpo"
+    """docs/algorithms.md compares them."""
+    seed: int = 0
+    """Of everything random in the training."""
+    total_steps: int = 10_000_000
+    """Environment steps of the training, the same for every algorithm; how many iterations they are follows."""
+    iterations: int | None = None
+    """Meta-iterations, instead of those that total_steps pays for; 0 trains nothing."""
+    constraints: Literal["sum", "each"] = "sum"
+    """One constraint on the sum of the environment's costs, or one on each."""
+    cost_limit: CostLimit = 25.0
+    """Limit h on the cost that estimation.cost_measure names, in its units; a list: of each constraint."""
+    hidden: tuple[int, ...] = (32, 16)
+    """Widths of the policy's tanh layers."""
+    initial_std: float = 0.6
+    """Standard deviation of the first policy's actions."""
+    observe_task: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Append the task's parameters to the observation: a policy that need not find them out, the ceiling."""
+    history: int = 0
+    """Append the last H observations, actions and costs to the observation: a memory instead of updates."""
+    checkpoint_every: int = 20
+    """Meta-iterations between two checkpoints."""
+    warmup: WarmupSettings = field(default_factory=WarmupSettings)
+    meta: MetaSettings = field(default_factory=MetaSettings)
+    estimation: EstimationSettings = field(default_factory=EstimationSettings)
+    inner: TrustRegionSettings = field(default_factory=TrustRegionSettings)
+    outer: TrustRegionSettings = field(default_factory=TrustRegionSettings)
+    rule: RuleSettings = field(default_factory=RuleSettings)
+    adaptation: AdaptationSettings = field(default_factory=AdaptationSettings)
+
+    def __post_init__(self):
+        for item, kind in fields_of(Config):
+            read(kind, getattr(self, item), item)
+        if not known(self.env):
+            raise ConfigError(f"env: {self.env!r} is not one of {', '.join(ENVIRONMENTS)}, nor MODULE:ATTRIBUTE")
+        if self.physics not in PHYSICS:
+            raise ConfigError(f"physics: {self.physics!r} is not one of {', '.join(PHYSICS)}")
+
+    @staticmethod
+    def preset(name: str, **overrides: Any) -> "Config":
+        """The shipped preset `name`; an override replaces a field, or with a mapping parts of a section.
+
+        For another algorithm than the preset's, OF_ITS_ALGORITHM is left out of it.
+        """
+        if name not in presets():
+            raise ConfigError(f"preset: {name!r} is not one of {', '.join(presets())}")
+        data = tomllib.loads((PRESETS / f"{name}.toml").read_text(encoding="utf-8"))
+        if overrides.get("algorithm", data["algorithm"]) != data["algorithm"]:
+            data = _without(data, OF_ITS_ALGORITHM)
+        return read(Config, merged({"preset_name": name} | data, overrides), "")
+
+    @staticmethod
+    def load(path: Path) -> "Config":
+        """The settings in a TOML file; what it leaves out has its default. An env FILE.py is found beside it."""
+        config = Config.saved(path, unnumbered=FORMAT)
+        where, _, attribute = config.env.rpartition(":")
+        if where.endswith(".py"):  # absolute from here on: a run folder is not where the file is
+            return dataclasses.replace(config, env=f"{(path.parent / where).resolve()}:{attribute}")
+        return config
+
+    @staticmethod
+    def saved(path: Path, unnumbered: int = 1) -> "Config":
+        """The settings in a TOML file as they stand there, `save`'s counterpart.
+
+        unnumbered: the format of a file that names none: of a run folder the first, of one's own settings today's, in
+        which a setting that is gone is unknown.
+        """
+        data = tree_in(path)
+        of_a_run = "format" in data or unnumbered == 1
+        number = data.pop("format", unnumbered)
+        _check_format(number, path)
+        if number == 1:
+            data = _without(data, GONE_SINCE_1)
+        if of_a_run:
+            data = _with_new_names(data)
+        return read(Config, {"preset_name": path.stem} | data, "")
+
+    def save(self, path: Path) -> None:
+        """Every setting, also those at their default: a run must not change with the library's defaults."""
+        stated = dataclasses.asdict(self, dict_factory=_stated)
+        replace_text(path, tomli_w.dumps({"format": FORMAT} | stated))
+
+
+def tree_in(path: Path) -> dict[str, Any]:
+    """What a TOML file of settings holds. Raises ConfigError, whose one line names the file."""
+    try:
+        return tomllib.loads(short_text(path, LONGEST))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: missing") from None
+    except (OSError, ValueError, RecursionError) as error:  # no text, no TOML, digits or nesting without end
+        raise ConfigError(f"{path}: cannot be read ({error})") from None
+
+
+def _stated(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The settings of a section that have a value: TOML has no None."""
+    return {name: value for name, value in items if value is not None}
+
+
+def _without(data: dict[str, Any], names: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+    """A tree of settings without those of `names`, by section."""
+
+    def kept(section: str, value: Any) -> Any:
+        gone = names.get(section, ())
+        return {k: v for k, v in value.items() if k not in gone} if isinstance(value, dict) else value
+
+    return {section: kept(section, value) for section, value in data.items()}
+
+
+def _with_new_names(data: dict[str, Any]) -> dict[str, Any]:
+    """A tree of settings with those that have another name by now under that."""
+
+    def renamed(section: str, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {RENAMED.get(f"{section}.{k}", f"{section}.{k}").rpartition(".")[2]: v for k, v in value.items()}
+
+    return {section: renamed(section, value) for section, value in data.items()}
+
+
+def _check_format(number: Any, path: Path) -> None:
+    """Raises ConfigError for a format that this version does not read."""
+    if type(number) is int and number > FORMAT:
+        raise ConfigError(f"{path}: format {number} is newer than this metacpo, which reads {FORMAT}; update metacpo")
+    if type(number) is not int or number < 1:
+        raise ConfigError(f"{path}: format {number!r} is not one that this metacpo reads; allowed: 1 to {FORMAT}")
+
+
+def presets() -> list[str]:
+    """Names of the shipped presets."""
+    return sorted(path.name.removesuffix(".toml") for path in PRESETS.iterdir() if path.name.endswith(".toml"))

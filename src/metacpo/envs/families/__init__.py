@@ -1,0 +1,1 @@
+"""The families of tasks that come with the library."""

@@ -1,0 +1,1 @@
+"""What programs run on: threads, compilation, signals, and what a number is."""

@@ -1,0 +1,154 @@
+"""The numbers of a meta-iteration: what a row of metrics.csv says of its data and of its updates."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from metacpo.algorithms.finite import masked_mean, task_weights
+from metacpo.algorithms.inner_state import InnerState
+from metacpo.algorithms.meta import OuterStats, adapted_cost
+from metacpo.algorithms.meta_gradient import InnerLoop
+from metacpo.algorithms.objectives import PIDLagrangian
+from metacpo.algorithms.policy_update import StepStats
+from metacpo.envs.tasks import Task
+from metacpo.estimation.batch import EpisodeStats
+from metacpo.solver import Case
+from metacpo.training.setup import TrainingSetup
+from metacpo.training.state import PredictedChange
+
+
+def limited_cost(setup: TrainingSetup, stats: EpisodeStats) -> Float[Array, "*M m"]:
+    """The cost that the limit limits."""
+    return stats.episode_cost if setup.estimation.cost_measure == "episode" else stats.discounted_cost
+
+
+def adapted_metrics(setup: TrainingSetup, loop: InnerLoop, tasks: Task) -> dict[str, Array]:
+    """What the policies earned and cost on the tasks of this iteration, adapted (φ^K) and on the way there."""
+    stats = loop.stats
+    adapted = jax.tree.map(lambda x: x[-1], stats)
+    excess = jnp.max(limited_cost(setup, stats) - tasks.cost_limit, axis=-1)  # [K + 1, M], above the limit
+    excess = jnp.where(stats.length > 0, excess, jnp.inf)  # without a valid step nothing was shown to be safe
+    within, before = excess[-1] <= 0, excess[:-1]
+    task_weight = task_weights(adapted.length > 0)
+    row = {
+        "Metrics/EpRet": masked_mean(adapted.episode_return, task_weight),
+        "Metrics/EpCost": masked_mean(jnp.sum(adapted.episode_cost, -1), task_weight),
+        "Metrics/DiscountedCost": masked_mean(jnp.sum(adapted.discounted_cost, -1), task_weight),
+        "Metrics/CostLimit": jnp.mean(jnp.sum(tasks.cost_limit, axis=-1)),
+        "Metrics/SatisfiedFraction": jnp.mean(within.astype(jnp.float32)),
+        "Metrics/EpLen": jnp.mean(stats.length),
+        "Metrics/NonFinite": jnp.sum(stats.nonfinite),
+    }
+    if setup.meta.steps:
+        row["Metrics/SatisfiedWhileAdapting"] = jnp.mean((before <= 0).astype(jnp.float32))
+        paid = jnp.where(jnp.isinf(before), 0.0, jnp.maximum(before, 0.0))
+        row["Metrics/ExcessWhileAdapting"] = jnp.mean(jnp.sum(paid, axis=0))
+    for k in range(setup.meta.steps + 1):
+        row[f"Adapt/step{k}/EpRet"] = jnp.mean(stats.episode_return[k])
+        row[f"Adapt/step{k}/EpCost"] = jnp.mean(jnp.sum(stats.episode_cost[k], -1))
+        row[f"Adapt/step{k}/DiscountedCost"] = jnp.mean(jnp.sum(stats.discounted_cost[k], -1))
+    return row
+
+
+def per_episode(setup: TrainingSetup, stats: EpisodeStats) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """What turns a change of L_R into one of the return, and one of c into one of the limited cost (DESIGN.md §3)."""
+    length = jnp.mean(stats.length)
+    discounted = setup.estimation.cost_measure == "discounted"
+    return -length, jnp.mean(stats.discounted_length) if discounted else length
+
+
+def inner_metrics(setup: TrainingSetup, loop: InnerLoop) -> dict[str, Array]:
+    """What the inner updates predicted and what came true, per episode; nothing if K = 0."""
+    if setup.meta.steps == 0:
+        return {}
+    updates, stats = loop.updates, loop.stats
+    to_return, to_cost = per_episode(setup, stats)
+    cost = jnp.mean(jnp.sum(limited_cost(setup, stats), axis=-1), axis=-1)
+    earned = jnp.mean(stats.episode_return, axis=-1)
+    changes = {
+        "CostPredicted": to_cost * jnp.mean(jnp.sum(updates.predicted_cost, axis=-1), axis=-1),
+        "CostActual": cost[1:] - cost[:-1],
+        "ReturnPredicted": to_return * jnp.mean(updates.predicted_loss, axis=-1),
+        "ReturnActual": earned[1:] - earned[:-1],
+    }
+    row = {f"Train/{name}": jnp.mean(change) for name, change in changes.items()}
+    row |= {f"Adapt/step{k + 1}/{name}": x[k] for name, x in changes.items() for k in range(setup.meta.steps)}
+    row |= {
+        "Train/KL": jnp.mean(updates.kl),
+        "Misc/TrustRegion": jnp.mean(updates.delta),
+        "Misc/Rejected": jnp.sum(1.0 - updates.accepted),
+        "Misc/DerivativeClipped": jnp.sum(updates.derivative_clipped),
+        "Misc/CGResidual": jnp.mean(updates.residual),
+        "Misc/Alpha": jnp.mean(updates.alpha),
+        "Misc/CostShare": jnp.mean(updates.cost_share),
+        "Misc/SignalReturn": jnp.mean(updates.signal.loss),
+        "Misc/SignalCost": jnp.mean(updates.signal.cost) if updates.signal.cost.size else jnp.float32(1),
+    }
+    for case in Case:
+        row[f"Misc/Case/{case.name}"] = jnp.sum((updates.case == case).astype(jnp.float32))
+    return row
+
+
+def inner_state_metrics(setup: TrainingSetup, inner_state: InnerState) -> dict[str, Array]:
+    """The numbers beside θ, where the algorithm has them."""
+    row = {}
+    if "scale" in setup.algorithm.learned:
+        row["Meta/StepScale"] = jnp.exp(inner_state.log_scale)
+    if isinstance(setup.algorithm.inner.objective, PIDLagrangian):
+        row["Metrics/LagrangeMultiplier"] = jnp.mean(inner_state.multiplier)
+    return row
+
+
+def predicted_change_of(setup: TrainingSetup, loop: InnerLoop, outer: StepStats) -> PredictedChange:
+    """What the outer update predicts, and the adapted figures that it starts from."""
+    adapted = jax.tree.map(lambda x: x[-1], loop.stats)
+    to_return, to_cost = per_episode(setup, loop.stats)
+    algorithm, (tasks, m) = setup.algorithm, loop.last.c.shape
+    foresees = algorithm.gradient != "regret_bound" or setup.meta.steps == 0
+    if setup.meta.steps == 0:
+        algorithm = replace(algorithm, gradient="exact", constraint_on="adapted")
+    return PredictedChange(
+        episode_return=jnp.mean(adapted.episode_return),
+        cost=jnp.mean(jnp.sum(limited_cost(setup, adapted), axis=-1)),
+        predicted_return=to_return * outer.predicted_loss if foresees else jnp.float32(jnp.nan),
+        predicted_cost=to_cost * adapted_cost(outer.predicted_cost, algorithm, tasks, m),
+    )
+
+
+def fault_metrics(
+    loop: InnerLoop, outer: StepStats, finite: Bool[Array, ""], lost: Float[Array, ""]
+) -> dict[str, Array]:
+    """How much was left out because it was not finite; `finite`: the outer update was; `lost`: of the normaliser."""
+    row = {
+        "Misc/CriticNonFinite": jnp.sum(loop.stats.critic_nonfinite),
+        "Misc/ObservationsLeftOut": lost,
+        "Misc/TasksLeftOut": jnp.sum((loop.task_weight == 0).astype(jnp.float32)),
+        "Meta/NonFinite": jnp.maximum(outer.nonfinite, 1.0 - finite.astype(jnp.float32)),
+    }
+    if loop.updates.alpha.shape[0]:
+        row["Misc/NonFiniteUpdates"] = jnp.sum(loop.updates.nonfinite)
+    return row
+
+
+def outer_metrics(stats: OuterStats, before: PredictedChange, now: PredictedChange) -> dict[str, Array]:
+    """What became of the meta-policy's own update, and of the predictions of the one before."""
+    outer = stats.step
+    return {
+        "Meta/AgreementReturn": stats.agreement[0],
+        "Meta/AgreementCost": stats.agreement[1],
+        "Meta/SignalReturn": outer.signal.loss,
+        "Meta/SignalCost": jnp.mean(outer.signal.cost) if outer.signal.cost.size else jnp.float32(1),
+        "Meta/KL": outer.kl,
+        "Meta/TrustRegion": outer.delta,
+        "Meta/Case": outer.case,
+        "Meta/Accepted": outer.accepted,
+        "Meta/Alpha": outer.alpha,
+        "Meta/CGResidual": outer.residual,
+        "Meta/DerivativeClipped": outer.derivative_clipped,
+        "Meta/ReturnPredicted": before.predicted_return,
+        "Meta/ReturnActual": now.episode_return - before.episode_return,
+        "Meta/CostPredicted": before.predicted_cost,
+        "Meta/CostActual": now.cost - before.cost,
+    }

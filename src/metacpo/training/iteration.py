@@ -1,0 +1,86 @@
+"""What learns and one compiled meta-iteration of it, in the order of the paper's pseudocode."""
+
+from functools import partial
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from metacpo.algorithms.finite import all_finite
+from metacpo.algorithms.meta import (
+    Sampler,
+    meta_update,
+    run_inner_loop,
+)
+from metacpo.envs.tasks import Task
+from metacpo.estimation import Batch, make_batch, shared_cost_values
+from metacpo.policies import Normaliser
+from metacpo.rollout import rollout
+from metacpo.training.diagnostics import (
+    adapted_metrics,
+    fault_metrics,
+    inner_metrics,
+    inner_state_metrics,
+    outer_metrics,
+    predicted_change_of,
+)
+from metacpo.training.normalising import drift, merged
+from metacpo.training.setup import TrainingSetup
+from metacpo.training.state import TrainState
+
+
+def meta_iteration(setup: TrainingSetup, state: TrainState) -> tuple[TrainState, dict[str, Array]]:
+    """One meta-iteration: tasks ~ p(T), K inner updates each, one outer update. Pure; jit it once.
+
+    Returns the next state and the row of metrics.csv. A non-finite update leaves the parameters as they were, and the
+    row counts it.
+    """
+    key, task_key, loop_key = jax.random.split(state.key, 3)
+    meta, policy = setup.meta, setup.policy
+    tasks = setup.tasks.sample_batch(task_key, meta.tasks)
+    sample = sampler(setup, state.normaliser, tasks, meta.episodes)
+    loop = run_inner_loop(policy, state.theta, state.inner_state, sample, loop_key, meta, setup.algorithm.inner)
+    theta, inner_state, outer = meta_update(policy, state.theta, state.inner_state, loop, setup.algorithm)
+    finite = all_finite((theta, inner_state))
+    theta, inner_state = jax.tree.map(
+        partial(jnp.where, finite), (theta, inner_state), (state.theta, state.inner_state)
+    )
+    predicted_change = predicted_change_of(setup, loop, outer.step)
+    normaliser, lost = merged(state.normaliser, loop)
+    metrics = adapted_metrics(setup, loop, tasks) | inner_metrics(setup, loop)
+    metrics |= outer_metrics(outer, state.predicted_change, predicted_change)
+    metrics |= fault_metrics(loop, outer.step, finite, lost)
+    metrics |= inner_state_metrics(setup, inner_state)
+    metrics["Train/PolicyStd"] = jnp.mean(jnp.exp(policy.log_std(theta)))
+    metrics["Misc/NormaliserDrift"] = drift(state.normaliser, loop)
+    return TrainState(theta, inner_state, normaliser, key, state.iteration + 1, predicted_change), metrics
+
+
+def warmup_iteration(setup: TrainingSetup, state: TrainState) -> tuple[TrainState, dict[str, Array]]:
+    """`meta_iteration` of a warm-up's setup, under a name of its own where compilations are counted."""
+    return meta_iteration(setup, state)
+
+
+def sampler(setup: TrainingSetup, normaliser: Normaliser, tasks: Task, episodes: int) -> Sampler:
+    """φ [M, n], key ↦ a batch of `episodes` episodes of φ_i on task i, all worlds in one physics call."""
+
+    estimation, shared = setup.estimation, setup.algorithm.global_critic
+
+    def roll(phi: Float[Array, " n"], task: Task, key: Key[Array, ""]):
+        return rollout(setup.env, setup.policy, phi, normaliser, task, key, episodes)
+
+    def sample(phi: Float[Array, "M n"], key: Key[Array, ""]):
+        trajectories = jax.vmap(roll)(phi, tasks, jax.random.split(key, phi.shape[0]))
+        values = shared_cost_values(trajectories, normaliser, estimation) if shared else None
+        estimate = jax.vmap(lambda D, limit, V: make_batch(D, normaliser, limit, estimation, V))
+        batch, stats = estimate(trajectories, tasks.cost_limit, values)
+        return (batch if setup.algorithm.reads_costs else unconstrained(batch)), stats
+
+    return sample
+
+
+def unconstrained(batch: Batch) -> Batch:
+    """The same data without its constraints: m = 0."""
+    none = (batch.cost_advantage[..., :0], batch.c[..., :0])
+    return eqx.tree_at(lambda b: (b.cost_advantage, b.c), batch, none)

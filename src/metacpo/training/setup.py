@@ -1,0 +1,79 @@
+"""What learns, where and how: built from the settings, the same during a whole run."""
+
+import dataclasses
+from dataclasses import dataclass, replace
+
+from metacpo.algorithms.meta import Algorithm, MetaSettings
+from metacpo.algorithms.registry import CompositionError, Parts, compose
+from metacpo.config.limits import limits
+from metacpo.config.reading import ConfigError
+from metacpo.config.schema import Config
+from metacpo.config.sections import WarmupSettings
+from metacpo.envs import make
+from metacpo.envs.base import Environment
+from metacpo.envs.costs import SummedCosts
+from metacpo.envs.observed import History, ObservedTask
+from metacpo.envs.tasks import TaskDistribution
+from metacpo.estimation import EstimationSettings
+from metacpo.policies import GaussianPolicy
+
+
+@dataclass(frozen=True)
+class TrainingSetup:
+    """Everything that stays the same during a run: what learns, where, and how."""
+
+    env: Environment
+    tasks: TaskDistribution
+    policy: GaussianPolicy
+    estimation: EstimationSettings
+    meta: MetaSettings
+    algorithm: Algorithm
+    multiplier: float = 1.0  # the first Lagrange multiplier, if the algorithm has one
+
+
+def warmup(setup: TrainingSetup, settings: WarmupSettings) -> TrainingSetup:
+    """The learner of the warm-up: the same, but without inner steps, and with a constraint on the mean over tasks."""
+    meta = replace(setup.meta, tasks=settings.tasks, steps=0, episodes=settings.episodes)
+    rule = setup.algorithm.outer
+    region = replace(rule.region, max_kl=settings.max_kl, damping=settings.damping)
+    algorithm = replace(setup.algorithm, outer=replace(rule, region=region), per_task=False)
+    estimation = replace(setup.estimation, outer_confidence=settings.confidence)
+    return replace(setup, meta=meta, algorithm=algorithm, estimation=estimation)
+
+
+MOST_LAYERS, MOST_PARAMETERS = 100, 2**27  # of a policy: half a gigabyte
+
+
+def build(config: Config) -> TrainingSetup:
+    """What learns under these settings."""
+    env = make(config.env, config.physics)
+    if config.constraints == "sum" and len(env.cost_names) > 1:
+        env = SummedCosts(env)
+    if config.history:
+        env = History(env, config.history)
+    if config.observe_task:  # outside of the history, which would repeat the task
+        env = ObservedTask(env)
+    algorithm = composed(config, len(env.cost_names))
+    if len(config.hidden) > MOST_LAYERS:
+        raise ConfigError(f"hidden: {len(config.hidden)} layers; allowed: at most {MOST_LAYERS}")
+    policy = GaussianPolicy(env.observation_size, env.action_size, config.hidden, config.initial_std)
+    if policy.size > MOST_PARAMETERS:
+        raise ConfigError(f"hidden: makes {policy.size} parameters; allowed: at most {MOST_PARAMETERS}")
+    return TrainingSetup(
+        env=env,
+        tasks=env.tasks.with_cost_limit(limits(config.cost_limit, env.cost_names)),
+        policy=policy,
+        estimation=config.estimation,
+        meta=config.meta if algorithm.adapts else dataclasses.replace(config.meta, steps=0),
+        algorithm=algorithm,
+        multiplier=config.rule.multiplier,
+    )
+
+
+def composed(config: Config, m: int) -> Algorithm:
+    """The algorithm of these settings for m constraints. Raises ConfigError for a composition that makes no sense."""
+    parts = Parts(config.inner, config.outer, config.meta, config.rule)
+    try:
+        return compose(config.algorithm, parts, m)
+    except CompositionError as error:
+        raise ConfigError(str(error)) from None
