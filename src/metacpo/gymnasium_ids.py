@@ -12,6 +12,7 @@ FAMILIES = (
     "navigation",
     "bandit",
     "tabular",
+    "thruster",
 )
 
 

@@ -24,6 +24,7 @@ KNOWN = {
     "bandit": (1, 60),
     "navigation": (100, 60),
     "tabular": (12, 80),
+    "thruster": (30, 80),
     "point-circle": (500, 64),
     "point-circle-paper": (500, 64),
     "car-circle-hazard": (500, 64),

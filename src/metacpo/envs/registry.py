@@ -25,6 +25,7 @@ from metacpo.envs.families.circle import Circle
 from metacpo.envs.families.circle_hazard import CircleHazard
 from metacpo.envs.families.navigation import Navigation
 from metacpo.envs.families.tabular import TollGates
+from metacpo.envs.families.thruster import Thruster
 from metacpo.envs.gymnasium.facts import GymnasiumError
 from metacpo.envs.physics import PHYSICS, PhysicsError, engine
 from metacpo.envs.robots import Car, Point
@@ -40,6 +41,7 @@ ENVIRONMENTS: dict[str, Callable[[], Environment]] = {
     "navigation": Navigation,
     "bandit": Bandit,
     "tabular": TollGates,
+    "thruster": Thruster,
 }
 FAMILIES = tuple(ENVIRONMENTS)  # those of this package
 

@@ -1,0 +1,149 @@
+"""Thruster: a craft in a box whose thruster sits at an angle, with a gain, that nothing tells it.
+
+    observation [4]   position 2 (m), offset to the goal 2 (m)
+    action [2]        a thrust in [-1, 1]² (clamped), in the thruster's own axes
+    motion            p ← p + 0.1 s · gain · R(angle) · thrust, R(angle) the rotation by it: thick air, no inertia
+    reward            decrease of the distance to the goal, as a share of that at the episode's start
+    cost "outside"    1 for each step that ends outside of the box |x| ≤ 1 m, |y| ≤ 1 m
+    placement         at every reset, start and goal on a circle of 0.75 m, opposite to each other within 60°
+    end               truncation after 30 steps; never terminated
+
+An episode's return is 1 where it ends at the goal and 0 where it ends as far away as it began. The task is the angle
+(of the whole circle) and the gain. Under an unknown angle every thrust is as likely to lead away from the goal, and out
+of the box, as to lead there; reward and cost tell within a few steps. So no single policy is both good and safe.
+"""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int32, Key
+
+from metacpo.envs.base import State
+from metacpo.envs.scene import Disc, Scene, Wall
+from metacpo.envs.tasks import Parameter, Task, TaskDistribution
+
+DT = 0.1  # s
+EPISODE_LENGTH = 30
+HALF = 1.0  # m, half of the box's width
+PLACES = 0.75  # m, radius of the circle of starts and goals
+OPPOSITE = math.pi / 3  # rad: how far the goal may be off the place opposite to the start
+GOAL_RADIUS = 0.1  # m, in pictures
+
+Pair = Float[Array, " 2"]
+
+
+class CraftWorld(eqx.Module):
+    """Where the craft, its start and its goal are (m)."""
+
+    place: Float[Array, "*batch 2"]
+    start: Float[Array, "*batch 2"]
+    goal: Float[Array, "*batch 2"]
+
+
+class Thruster:
+    """The family of thruster tasks; params: the thruster's angle (rad) and gain (m/s at thrust 1)."""
+
+    observation_size = 4
+    action_size = 2
+    action_bound = 1.0
+    episode_length = EPISODE_LENGTH
+    cost_names = ("outside",)
+
+    @property
+    def tasks(self) -> TaskDistribution:
+        return TaskDistribution(
+            parameters={
+                "angle": Parameter(default=0.0, low=-math.pi, high=math.pi, unit="rad"),
+                "gain": Parameter(default=1.0, low=0.0, high=5.0, unit="m/s"),
+            },
+            draw={
+                "train": lambda key: _draw(key, gain=(0.6, 1.4)),
+                "shifted": lambda key: _draw(key, gain=(1.4, 2.0)),
+            },
+            cost_limit=(1.0,),
+        )
+
+    def reset(self, task: Task, key: Key[Array, ""]) -> State:
+        """Start and goal anew, on the circle of 0.75 m."""
+        where, across = jax.random.split(key)
+        angle = jax.random.uniform(where, (), jnp.float32, minval=-math.pi, maxval=math.pi)
+        turn = math.pi + jax.random.uniform(across, (), jnp.float32, minval=-OPPOSITE, maxval=OPPOSITE)
+        start, goal = (PLACES * jnp.stack([jnp.cos(a), jnp.sin(a)]) for a in (angle, angle + turn))
+        return _state(CraftWorld(start, start, goal), jnp.float32(0), jnp.zeros(1, jnp.float32), jnp.int32(0))
+
+    def step(self, task: Task, state: State, action: Pair) -> State:
+        """One step of 0.1 s."""
+        world = state.world
+        after = world.place + thrust(task, jnp.clip(action, -1.0, 1.0))
+        reward = progress(world.place, after, world.start, world.goal)
+        return _state(CraftWorld(after, world.start, world.goal), reward, outside(after)[None], state.steps + 1)
+
+    def position(self, state: State) -> Float[Array, "*batch 2"]:
+        return state.world.place
+
+    def scene(self, task: Task, state: State) -> Scene:
+        """The goal and two sides of the box; a floor has no lines of constant y."""
+        x, y = (float(value) for value in state.world.goal)
+        return Disc(x, y, GOAL_RADIUS, "goal"), Wall(-HALF, HALF), Wall(HALF, HALF)
+
+
+def thrust(task: Task, action: Pair) -> Pair:
+    """How far a step moves the craft (m)."""
+    cos, sin = jnp.cos(task.params["angle"]), jnp.sin(task.params["angle"])
+    turned = jnp.stack([cos * action[0] - sin * action[1], sin * action[0] + cos * action[1]])
+    return DT * task.params["gain"] * turned
+
+
+def progress(before: Pair, after: Pair, start: Pair, goal: Pair) -> Float[Array, ""]:
+    """The share of the way from start to goal that a step brought the craft nearer."""
+    whole, was, left = (jnp.sqrt(jnp.sum((goal - place) ** 2)) for place in (start, before, after))
+    return (was - left) / whole
+
+
+def outside(place: Pair) -> Float[Array, ""]:
+    """1 beyond a side of the box, else 0."""
+    return jnp.any(jnp.abs(place) > HALF).astype(jnp.float32)
+
+
+def optimal_value(task: Task, start: Pair, goal: Pair) -> Float[Array, ""]:
+    """No policy earns more from `start` in an episode, whatever it knows; one that knows the task can, at no cost,
+    where this is 1.
+
+    The places that T steps reach are a square round the start, T·0.1 s·gain from the middle of a side to the other,
+    turned by the angle. In its axes the offset to the goal is e = R(−angle)(goal − start), the nearest place of the
+    square falls short of the goal by max(0, |e| − T·0.1 s·gain) along each axis, and the value is
+
+        1 − ‖max(0, |e| − T·0.1 s·gain)‖ / ‖e‖.
+
+    It is 1 where the goal lies in the square. Then the straight way leads there in time, and within the box, which is
+    convex and holds both ends: no step costs anything.
+    """
+    reach = EPISODE_LENGTH * DT * task.params["gain"]
+    cos, sin = jnp.cos(task.params["angle"]), jnp.sin(task.params["angle"])
+    x, y = goal - start
+    own = jnp.abs(jnp.stack([cos * x + sin * y, cos * y - sin * x]))
+    short = jnp.maximum(0.0, own - reach)
+    return 1.0 - jnp.sqrt(jnp.sum(short**2) / jnp.sum(own**2))
+
+
+def _state(world: CraftWorld, reward: Float[Array, ""], cost: Float[Array, " 1"], steps: Int32[Array, ""]) -> State:
+    return State(
+        world=world,
+        obs=jnp.concatenate([world.place, world.goal - world.place]),
+        reward=reward,
+        cost=cost,
+        terminated=jnp.bool_(False),
+        truncated=steps >= EPISODE_LENGTH,
+        steps=steps,
+    )
+
+
+def _draw(key: Key[Array, ""], gain: tuple[float, float]) -> dict[str, Array]:
+    """The angle uniform on the whole circle, the gain uniform in `gain`."""
+    turn, strength = jax.random.split(key)
+    return {
+        "angle": jax.random.uniform(turn, (), jnp.float32, minval=-math.pi, maxval=math.pi),
+        "gain": jax.random.uniform(strength, (), jnp.float32, minval=gain[0], maxval=gain[1]),
+    }
