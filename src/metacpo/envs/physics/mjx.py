@@ -14,10 +14,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import mujoco
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 from mujoco import mjx
 
-from metacpo.envs.physics.model import PhysicsError, check_places, load
+from metacpo.envs.physics.model import PhysicsError, check_places, for_moving, load, remembers
 from metacpo.envs.physics.state import PhysicsState
 
 
@@ -44,11 +44,13 @@ class Mjx:
 
     def __init__(self, mjcf: Path, substeps: int, impl: str = "jax"):
         self.model = load(mjcf)
+        if remembers(self.model):
+            raise PhysicsError(f"physics: mjx knows no history (nsample) of {mjcf.name}; take physics 'mujoco'")
         self.substeps = substeps
         # An environment may make its physics while it is traced: these are constants, not part of that program.
         with jax.ensure_compile_time_eval(), _as_mjx_counts():
             self._sensing = _put(self.model, mjcf, impl)
-            self._moving = _put(load(mjcf, moving=True), mjcf, impl)
+            self._moving = _put(for_moving(self.model), mjcf, impl)
             self._data = mjx.make_data(self.model, impl=impl)
         # MJX in JAX leaves a model without constraints before it evaluates the accelerations' sensors.
         self._unconstrained = impl == "jax" and self._data._impl.efc_J.size == 0
@@ -68,8 +70,13 @@ class Mjx:
     ) -> PhysicsState:
         data = self._at(state.qpos, state.qvel, state.act, control, places)
         with _as_mjx_counts():
-            moved, _ = jax.lax.scan(lambda d, _: (mjx.step(self._moving, d), None), data, length=self.substeps)
-        return self._sensed(self._at(moved.qpos, moved.qvel, moved.act, control, places))
+            moved, sound = jax.lax.scan(self._substep, data, length=self.substeps)
+        return self._sensed(self._at(moved.qpos, moved.qvel, moved.act, control, places), jnp.all(sound))
+
+    def _substep(self, data: Any, _: None) -> tuple[Any, Bool[Array, ""]]:
+        """One MuJoCo step, and whether MuJoCo's C engine would have gone on from there."""
+        moved = mjx.step(self._moving, data)
+        return moved, _sound(data.qpos, data.qvel, moved.qacc)
 
     def _at(self, qpos: Array, qvel: Array, act: Array, control: Array, places: Float[Array, "mocaps 3"] | None) -> Any:
         """MJX's data of a world. Sensors start as NaN: one that MJX does not compute must not look like a number."""
@@ -80,12 +87,20 @@ class Mjx:
         dtype = self._data.qpos.dtype
         return self._data.replace(**{name: value.astype(dtype) for name, value in given.items()})
 
-    def _sensed(self, data: Any) -> PhysicsState:
+    def _sensed(self, data: Any, sound: Bool[Array, ""] | bool = True) -> PhysicsState:
+        """What is seen of a world: NaN where the C engine would have warned, then or now."""
         with _as_mjx_counts():
             data = mjx.forward(self._sensing, data)
             if self._unconstrained:
                 data = mjx.sensor_acc(self._sensing, data)
-        return PhysicsState(data.sensordata, data.qpos, data.qvel, data.act, jnp.zeros(0, jnp.uint32))
+        sound = sound & _sound(data.qpos, data.qvel, data.qacc) & jnp.all(jnp.isfinite(data.ctrl))
+        seen = (jnp.where(sound, x, jnp.nan) for x in (data.sensordata, data.qpos, data.qvel, data.act))
+        return PhysicsState(*seen, jnp.zeros(0, jnp.uint32))
+
+
+def _sound(*numbers: Float[Array, " n"]) -> Bool[Array, ""]:
+    """Whether all are numbers that MuJoCo does not warn of."""
+    return jnp.all(jnp.abs(jnp.concatenate(numbers)) <= mujoco.mjMAXVAL)  # NaN fails the comparison
 
 
 def _put(model: mujoco.MjModel, mjcf: Path, impl: str) -> Any:
