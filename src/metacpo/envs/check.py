@@ -14,8 +14,9 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from metacpo.envs.base import MEMBERS, ContractError, Environment, State
-from metacpo.envs.check_bodies import broken_world, left_out_by_mjx
+from metacpo.envs.check_bodies import broken_world, left_out_by_mjx, vary_faults
 from metacpo.envs.declared import Finding, declared_faults, task_faults
+from metacpo.envs.physics import PhysicsError
 from metacpo.envs.tasks import Task
 
 WORLDS = 4
@@ -37,7 +38,7 @@ class Episode(NamedTuple):
 def check(env: Any) -> list[Finding]:
     """The findings of the first stage that has fatal ones, and the notes up to there; [] if all is well."""
     findings: list[Finding] = []
-    for stage in (_contract, task_faults, _shapes, _episodes, _repeats, left_out_by_mjx):
+    for stage in (_contract, task_faults, _shapes, vary_faults, _episodes, _repeats, left_out_by_mjx):
         findings += stage(env)
         if any(finding.fatal for finding in findings):
             break
@@ -52,7 +53,10 @@ def require(env: Environment) -> None:
 
 
 def _contract(env: Any) -> Iterator[Finding]:
-    faults = [Finding(*fault) for fault in getattr(env, "faults", ())]
+    try:
+        faults = [Finding(*fault) for fault in getattr(env, "faults", ())]
+    except PhysicsError as error:
+        faults = [Finding("physics", f"{error}")]
     if faults:
         yield from faults
         return

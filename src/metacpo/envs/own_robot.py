@@ -29,7 +29,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int32, Key
 
 from metacpo.envs.base import ContractError, State
-from metacpo.envs.physics import Engine, MujocoC, Physics, PhysicsState
+from metacpo.envs.physics import Engine, MujocoC, Physics, PhysicsState, Vary, build
 from metacpo.envs.scene import Bodies
 from metacpo.envs.tasks import Task, TaskDistribution
 
@@ -75,7 +75,8 @@ class OwnRobot:
     is one component of State.cost, in this order. action: one number for each of the MJCF's actuators; -1 and 1 are the
     ends of its ctrlrange, and one without is controlled by the number itself.
     ended(now): the task is over, nothing to bootstrap (a fall). start(key, params, qpos0, nv) -> (qpos, qvel).
-    place(now) -> [2], metres: where path plots draw the robot.
+    place(now) -> [2], metres: where path plots draw the robot. vary(model, params) edits a copy of the compiled model
+    (masses, friction, gear, ...), on the host, once for each task: the robot itself is the task's.
     """
 
     mjcf: Path
@@ -88,6 +89,7 @@ class OwnRobot:
     ended: Callable[[Snapshot], Array] = never
     start: Callable[[Key[Array, ""], Params, Array, int], tuple[Array, Array]] = at_rest
     place: Callable[[Snapshot], Float[Array, " 2"]] = field(default=lambda now: now.qpos[:2])
+    vary: Vary | None = None
     engine: Engine = MujocoC
 
     def with_physics(self, engine: Engine) -> "OwnRobot":
@@ -96,7 +98,7 @@ class OwnRobot:
 
     @cached_property
     def physics(self) -> Physics:
-        return self.engine(self.mjcf, self.substeps)
+        return build(self.engine, self.mjcf, self.substeps, self.vary)
 
     @property
     def action_size(self) -> int:
@@ -133,7 +135,10 @@ class OwnRobot:
             raise ContractError(f"{name}: {text}")
         model = self.physics.model
         started = self.start(key, task.params, jnp.asarray(model.qpos0, jnp.float32), model.nv)
-        physics, steps = self.physics.reset(*_coordinates(started, model.nq, model.nv)), jnp.int32(0)
+        physics, steps = (
+            self.physics.reset(*_coordinates(started, model.nq, model.nv), params=task.params),
+            jnp.int32(0),
+        )
         return self._state(task, physics, jnp.float32(0), jnp.zeros(len(self.costs), jnp.float32), steps)
 
     def step(self, task: Task, state: State, action: Float[Array, " A"]) -> State:
