@@ -37,7 +37,7 @@ class Environment(Protocol):
     """The contract between a family of tasks and everything that learns on it. Batched by vmap.
 
     It may state more facts. `action_bound: float`: actions beyond ±action_bound act as those at it. For check-env,
-    `draws`: where its randomness comes from; `notes`: (name, text) of what may be meant.
+    `draws`: where its randomness comes from; `faults` and `notes`: (name, text) of what is wrong and what may be meant.
 
     Three more methods are optional, for pictures alone: `position(state)`, [*batch, 2] from above in metres, for path
     plots (see `position_of`); `scene(task, state)`, the shapes on the floor, and `bodies(task, state)`, what a camera

@@ -14,8 +14,9 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from metacpo.envs.base import MEMBERS, ContractError, Environment, State
+from metacpo.envs.check_bodies import broken_world, left_out_by_mjx, vary_faults
 from metacpo.envs.declared import Finding, declared_faults, task_faults
-from metacpo.envs.physics import PhysicsError, engine
+from metacpo.envs.physics import PhysicsError
 from metacpo.envs.tasks import Task
 
 WORLDS = 4
@@ -37,7 +38,7 @@ class Episode(NamedTuple):
 def check(env: Any) -> list[Finding]:
     """The findings of the first stage that has fatal ones, and the notes up to there; [] if all is well."""
     findings: list[Finding] = []
-    for stage in (_contract, task_faults, _shapes, _episodes, _repeats, _physics):
+    for stage in (_contract, task_faults, _shapes, vary_faults, _episodes, _repeats, left_out_by_mjx):
         findings += stage(env)
         if any(finding.fatal for finding in findings):
             break
@@ -52,6 +53,13 @@ def require(env: Environment) -> None:
 
 
 def _contract(env: Any) -> Iterator[Finding]:
+    try:
+        faults = [Finding(*fault) for fault in getattr(env, "faults", ())]
+    except PhysicsError as error:
+        faults = [Finding("physics", f"{error}")]
+    if faults:
+        yield from faults
+        return
     for name in MEMBERS:
         try:
             getattr(env, name)
@@ -59,6 +67,9 @@ def _contract(env: Any) -> Iterator[Finding]:
             yield Finding(
                 "missing-member", f"{type(env).__name__} has no {name!r} ({error}); see metacpo.envs.Environment"
             )
+            return
+        except ContractError as error:
+            yield Finding("raises", str(error).splitlines()[0])
             return
     yield from declared_faults(env)
     for name, text in getattr(env, "notes", ()):
@@ -130,6 +141,10 @@ def _episodes(env: Environment) -> Iterator[Finding]:
         seen = run(task, jax.random.key(1))
         over = np.cumsum(seen.terminated | seen.truncated, axis=0)[:-1] > 0  # nobody looks at what follows the end
         lives = np.concatenate([np.ones((1, WORLDS), bool), ~over])
+        broken = broken_world(env, np.any(np.isnan(seen.obs), axis=-1) & lives, split)
+        if broken is not None:
+            yield broken
+            return
         for name in FLOATS:
             bad = np.argwhere(~np.isfinite(getattr(seen, name)) & (lives if name == "reward" else lives[..., None]))
             if len(bad):
@@ -198,17 +213,6 @@ def _repeats(env: Environment) -> Iterator[Finding]:
             if all(np.array_equal(getattr(once, field), getattr(seen, field)) for field in FLOATS):
                 text = f"nothing of {WORLDS} random episodes depends on {name!r}; fine if they just do not get there"
                 yield Finding("unused-parameter", text, fatal=False)
-
-
-def _physics(env: Environment) -> Iterator[Finding]:
-    """Whether MJX can simulate the model too: a note, for whoever wants a GPU."""
-    if not hasattr(env, "with_physics"):
-        return
-    try:
-        moved = env.with_physics(engine("mjx"))  # pyright: ignore[reportAttributeAccessIssue]
-        moved.physics  # noqa: B018
-    except PhysicsError as error:
-        yield Finding("mjx", str(error), fatal=False)
 
 
 def _few_tasks(env: Environment) -> Iterator[tuple[str, Task]]:

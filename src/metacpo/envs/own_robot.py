@@ -16,11 +16,12 @@ The functions are traced by JAX: jnp instead of np, jnp.where instead of if. Eac
 `examples/own_robot/` is a complete one, and `metacpo check-env FILE.py:env` finds what usually goes wrong.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int32, Key
 
 from metacpo.envs.base import ContractError, State
-from metacpo.envs.physics import Engine, MujocoC, Physics, PhysicsState
+from metacpo.envs.physics import Engine, MujocoC, Physics, PhysicsState, Vary, build
 from metacpo.envs.scene import Bodies
 from metacpo.envs.tasks import Task, TaskDistribution
 
@@ -71,9 +72,11 @@ class OwnRobot:
 
     tasks: parameters (which the functions read as `params`), the train and shifted distributions, one limit per cost.
     observe(now) -> [O]. rewards, costs: name -> f(step) -> scalar; the reward is the sum of the rewards, and each cost
-    is one component of State.cost, in this order. action: all of the MJCF's actuators, in their control ranges.
+    is one component of State.cost, in this order. action: one number for each of the MJCF's actuators; -1 and 1 are the
+    ends of its ctrlrange, and one without is controlled by the number itself.
     ended(now): the task is over, nothing to bootstrap (a fall). start(key, params, qpos0, nv) -> (qpos, qvel).
-    place(now) -> [2], metres: where path plots draw the robot.
+    place(now) -> [2], metres: where path plots draw the robot. vary(model, params) edits a copy of the compiled model
+    (masses, friction, gear, ...), on the host, once for each task: the robot itself is the task's.
     """
 
     mjcf: Path
@@ -86,6 +89,7 @@ class OwnRobot:
     ended: Callable[[Snapshot], Array] = never
     start: Callable[[Key[Array, ""], Params, Array, int], tuple[Array, Array]] = at_rest
     place: Callable[[Snapshot], Float[Array, " 2"]] = field(default=lambda now: now.qpos[:2])
+    vary: Vary | None = None
     engine: Engine = MujocoC
 
     def with_physics(self, engine: Engine) -> "OwnRobot":
@@ -94,11 +98,27 @@ class OwnRobot:
 
     @cached_property
     def physics(self) -> Physics:
-        return self.engine(self.mjcf, self.substeps)
+        return build(self.engine, self.mjcf, self.substeps, self.vary)
 
     @property
     def action_size(self) -> int:
         return self.physics.model.nu
+
+    @property
+    def action_bound(self) -> float:
+        return 1.0 if np.all(self.physics.model.actuator_ctrllimited) else math.inf
+
+    @property
+    def faults(self) -> tuple[tuple[str, str], ...]:
+        """For check-env: (name, text) of what an own robot's model must not be."""
+        return tuple(_faults(self.physics.model, self.mjcf.name))
+
+    @property
+    def notes(self) -> tuple[tuple[str, str], ...]:
+        """For check-env: (name, text) of what may be meant."""
+        free = np.flatnonzero(~np.asarray(self.physics.model.actuator_ctrllimited, bool)).tolist()
+        text = f"actuators {free} of {self.mjcf.name} have no ctrlrange: they get the number that the policy draws"
+        return (("no-ctrlrange", f"{text}, initial_std about 0 at first"),) if free else ()
 
     @cached_property
     def observation_size(self) -> int:
@@ -110,16 +130,21 @@ class OwnRobot:
         return tuple(self.costs)
 
     def reset(self, task: Task, key: Key[Array, ""]) -> State:
-        """A world as `start` says."""
+        """A world as `start` says. Raises ContractError for a model or a start that is none of an own robot's."""
+        for name, text in self.faults:
+            raise ContractError(f"{name}: {text}")
         model = self.physics.model
-        qpos, qvel = self.start(key, task.params, jnp.asarray(model.qpos0, jnp.float32), model.nv)
-        physics, steps = self.physics.reset(qpos, qvel), jnp.int32(0)
+        started = self.start(key, task.params, jnp.asarray(model.qpos0, jnp.float32), model.nv)
+        physics, steps = (
+            self.physics.reset(*_coordinates(started, model.nq, model.nv), params=task.params),
+            jnp.int32(0),
+        )
         return self._state(task, physics, jnp.float32(0), jnp.zeros(len(self.costs), jnp.float32), steps)
 
     def step(self, task: Task, state: State, action: Float[Array, " A"]) -> State:
         """`substeps` MuJoCo steps under one control."""
         params, steps = task.params, state.steps + 1
-        physics = self.physics.step(state.world, action)
+        physics = self.physics.step(state.world, self._control(action))
         before, after = self._moment(params, state.world, state.steps), self._moment(params, physics, steps)
         step = Transition(before, after, action, self.physics.seconds_per_step, params)
         rewards = [_scalar("reward", name, f(step)) for name, f in self.rewards.items()]
@@ -140,6 +165,16 @@ class OwnRobot:
         """For a camera."""
         return Bodies(state.world)
 
+    def _control(self, action: Float[Array, " A"]) -> Float[Array, " nu"]:
+        """What the actuators get: an action in [-1, 1] mapped to their ctrlrange, where it is another one."""
+        model = self.physics.model
+        low, high = (jnp.asarray(end, jnp.float32) for end in np.asarray(model.actuator_ctrlrange).T)
+        mapped = np.asarray(model.actuator_ctrllimited, bool) & np.any(model.actuator_ctrlrange != [-1, 1], axis=1)
+        if not mapped.any():  # MuJoCo clamps; nothing else is done to a number
+            return action
+        share = (1 + jnp.clip(action, -1, 1)) / 2
+        return jnp.where(mapped, low * (1 - share) + high * share, action)
+
     def _moment(self, params: Params, physics: PhysicsState, steps: Int32[Array, ""]) -> Snapshot:
         time = steps.astype(jnp.float32) * self.physics.seconds_per_step
         return Snapshot(physics.qpos, physics.qvel, self._named(physics.sensors), time, params)
@@ -152,16 +187,41 @@ class OwnRobot:
         return {name: sensors[a:b] for name, a, b in zip(names, model.sensor_adr, ends, strict=True) if name}
 
     def _state(self, task: Task, physics: PhysicsState, reward: Array, cost: Array, steps: Int32[Array, ""]) -> State:
+        """What is seen of a world. Of one that MuJoCo gave up nothing is, whatever the functions make of NaN."""
         now = self._moment(task.params, physics, steps)
+        broken = jnp.any(jnp.isnan(physics.qpos))
         return State(
             world=physics,
-            obs=self.observe(now),
-            reward=reward,
-            cost=cost,
+            obs=jnp.where(broken, jnp.nan, self.observe(now)),
+            reward=jnp.where(broken, jnp.nan, reward),
+            cost=jnp.where(broken, jnp.nan, cost),
             terminated=jnp.asarray(self.ended(now)) & (steps > 0),
             truncated=steps >= self.episode_length,
             steps=steps,
         )
+
+
+def _faults(model: Any, mjcf: str) -> Iterator[tuple[str, str]]:
+    if model.nu == 0:
+        yield "no-actuators", f"{mjcf} has no actuators, so that no action moves it; add an <actuator> section"
+    if model.nmocap:
+        text = f"{mjcf} has {model.nmocap} mocap bodies, which something outside of the physics must place"
+        yield "mocap", f'{text}; take mocap="true" off a body that stands still, give one that moves joints'
+
+
+def _coordinates(started: Any, nq: int, nv: int) -> tuple[Array, Array]:
+    """(qpos, qvel) of what `start` returned. Raises ContractError for anything else."""
+    if not (isinstance(started, tuple) and len(started) == 2):
+        raise ContractError(f"start: returns {type(started).__name__}, wanted (qpos, qvel)")
+    found = []
+    for name, value, size in zip(("qpos", "qvel"), started, (nq, nv), strict=True):
+        value = jnp.asarray(value)
+        if value.shape != (size,):
+            raise ContractError(f"start: {name} has shape {value.shape}, wanted ({size},)")
+        if not jnp.issubdtype(value.dtype, jnp.floating):
+            raise ContractError(f"start: {name} has type {value.dtype}, wanted floats")
+        found.append(value)
+    return found[0], found[1]
 
 
 def _scalar(kind: str, name: str, value: Array) -> Float[Array, ""]:

@@ -67,7 +67,7 @@ class Bodies:
 
 @runtime_checkable
 class Embodied(Protocol):
-    """An environment with bodies: `physics.model` is their MuJoCo model."""
+    """An environment with bodies: `physics.model` is their MuJoCo model, `physics.model_of(params)` that of a task."""
 
     @property
     def physics(self) -> Any: ...

@@ -121,6 +121,7 @@ class Studio:
         """Frames by the camera."""
         assert self.bodies is not None
         camera, view = self._cameras[episode.stage], self._views[episode.number]
+        camera.show(self.bodies.physics.model_of({name: float(x) for name, x in episode.task.params.items()}))
         camera.look_at((view.x, view.y), view.half)
         steps = shown_steps(episode.steps)
         for index, step in enumerate(steps):

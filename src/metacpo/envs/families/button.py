@@ -27,7 +27,7 @@ from metacpo.envs.base import State
 from metacpo.envs.costs import hazard_cost
 from metacpo.envs.families.circle import Range
 from metacpo.envs.lidar import pseudo_lidar
-from metacpo.envs.physics import Engine, MujocoC, Physics, PhysicsState
+from metacpo.envs.physics import Engine, MujocoC, Physics, PhysicsState, Vary, build
 from metacpo.envs.placement import crowded, place
 from metacpo.envs.robots import POINT_BUTTON, SUBSTEPS, Point
 from metacpo.envs.scene import Bodies, Scene, discs
@@ -66,17 +66,18 @@ class PointButton:
     episode_length = EPISODE_LENGTH
     cost_names = ("buttons", "hazards")
 
-    def __init__(self, engine: Engine = MujocoC):
+    def __init__(self, engine: Engine = MujocoC, vary: Vary | None = None):
         self.robot = Point()
         self.engine = engine
+        self.vary = vary
 
     def with_physics(self, engine: Engine) -> "PointButton":
         """The same tasks on another engine."""
-        return PointButton(engine)
+        return PointButton(engine, self.vary)
 
     @cached_property
     def physics(self) -> Physics:
-        return self.engine(POINT_BUTTON, SUBSTEPS)
+        return build(self.engine, POINT_BUTTON, SUBSTEPS, self.vary)
 
     @property
     def tasks(self) -> TaskDistribution:
@@ -101,7 +102,7 @@ class PointButton:
         heading = jax.random.uniform(turn, (1,), jnp.float32, maxval=2 * math.pi)
         start = self.robot.start(robot, heading)
         at_rest = jnp.zeros(self.robot.velocities, jnp.float32)
-        physics = self.physics.reset(start, at_rest, _spheres(task.params, buttons))
+        physics = self.physics.reset(start, at_rest, _spheres(task.params, buttons), task.params)
         goal = _light(which, task.params)
         world = ButtonWorld(physics, buttons, hazards, goal, jnp.int32(0), goals)
         return self._state(task, world, jnp.float32(0), jnp.zeros(2, jnp.float32), jnp.int32(0))

@@ -21,7 +21,7 @@ from metacpo.envs import robots
 from metacpo.envs.base import State
 from metacpo.envs.costs import wall_cost
 from metacpo.envs.lidar import pseudo_lidar
-from metacpo.envs.physics import Engine, MujocoC, Physics, PhysicsState
+from metacpo.envs.physics import Engine, MujocoC, Physics, PhysicsState, Vary, build
 from metacpo.envs.robots import POINT as POINT
 from metacpo.envs.robots import SUBSTEPS, Robot
 from metacpo.envs.scene import Bodies, Ring, Scene, Wall
@@ -41,6 +41,7 @@ class Circle:
     """The family of Circle tasks; params: radius R (m) and wall d (m). See the module's table.
 
     shifted: the range of R in the shifted split; the robots differ in it.
+    vary(model, params) edits the robot's model for a task, see `physics.vary`.
     """
 
     action_size = 2
@@ -48,14 +49,15 @@ class Circle:
     episode_length = EPISODE_LENGTH
     cost_names = ("walls",)
 
-    def __init__(self, robot: Robot, shifted: Range, engine: Engine = MujocoC):
+    def __init__(self, robot: Robot, shifted: Range, engine: Engine = MujocoC, vary: Vary | None = None):
         self.robot = robot
         self.shifted = shifted
         self.engine = engine
+        self.vary = vary
 
     def with_physics(self, engine: Engine) -> "Circle":
         """The same tasks on another engine."""
-        return Circle(self.robot, self.shifted, engine)
+        return Circle(self.robot, self.shifted, engine, self.vary)
 
     @property
     def observation_size(self) -> int:
@@ -63,7 +65,7 @@ class Circle:
 
     @cached_property
     def physics(self) -> Physics:
-        return self.engine(self.robot.mjcf, SUBSTEPS)
+        return build(self.engine, self.robot.mjcf, SUBSTEPS, self.vary)
 
     @property
     def tasks(self) -> TaskDistribution:
@@ -81,7 +83,8 @@ class Circle:
         place, turn = jax.random.split(key)
         xy = jax.random.uniform(place, (2,), jnp.float32, minval=-START_EXTENT, maxval=START_EXTENT)
         heading = jax.random.uniform(turn, (1,), jnp.float32, maxval=2 * math.pi)
-        physics = self.physics.reset(self.robot.start(xy, heading), jnp.zeros(self.robot.velocities, jnp.float32))
+        at_rest = jnp.zeros(self.robot.velocities, jnp.float32)
+        physics = self.physics.reset(self.robot.start(xy, heading), at_rest, params=task.params)
         return self._state(task, physics, jnp.int32(0), moved=False)
 
     def step(self, task: Task, state: State, action: Float[Array, " 2"]) -> State:

@@ -20,7 +20,7 @@ from metacpo.envs.base import State
 from metacpo.envs.costs import hazard_cost
 from metacpo.envs.families.circle import LIDAR_RANGE, PARAMETERS, Circle, Range, draw_circle
 from metacpo.envs.lidar import pseudo_lidar
-from metacpo.envs.physics import Engine, MujocoC, Physics, PhysicsState
+from metacpo.envs.physics import Engine, MujocoC, Physics, PhysicsState, Vary
 from metacpo.envs.placement import crowded, place
 from metacpo.envs.robots import Robot
 from metacpo.envs.scene import Bodies, Scene, discs
@@ -47,16 +47,20 @@ class CircleHazard:
     episode_length = Circle.episode_length
     cost_names = ("walls", "hazards")
 
-    def __init__(self, robot: Robot, engine: Engine = MujocoC):
-        self.circle = Circle(robot, (1.5, 2.0), engine)
+    def __init__(self, robot: Robot, engine: Engine = MujocoC, vary: Vary | None = None):
+        self.circle = Circle(robot, (1.5, 2.0), engine, vary)
 
     def with_physics(self, engine: Engine) -> "CircleHazard":
         """The same tasks on another engine."""
-        return CircleHazard(self.circle.robot, engine)
+        return CircleHazard(self.circle.robot, engine, self.vary)
 
     @property
     def observation_size(self) -> int:
         return self.circle.observation_size + 16
+
+    @property
+    def vary(self) -> Vary | None:
+        return self.circle.vary
 
     @property
     def physics(self) -> Physics:

@@ -86,6 +86,7 @@ class Camera:
     def __init__(self, model: mujoco.MjModel, width: int, height: int, palette: Mapping[str, Colour]):
         self.palette = palette
         self.half = 1.0
+        self._size = width, height
         self._model = _styled(model, width, height, palette)
         self._data = mujoco.MjData(self._model)
         self._gl, self._drawing = _open(self._model, width, height)
@@ -105,6 +106,10 @@ class Camera:
         self._gl.make_current()
         self._drawing.free()
         self._gl.free()
+
+    def show(self, model: mujoco.MjModel) -> None:
+        """Another model of the same bodies, as a task changed it."""
+        self._model = _styled(model, *self._size, self.palette)
 
     def look_at(self, centre: tuple[float, float], half: float) -> None:
         """Show the square of half-width `half` (m) round `centre`."""

@@ -1,8 +1,9 @@
 """Which engines there are, by name, and what an environment may ask of one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from functools import partial
+from inspect import signature
 from io import StringIO
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -12,6 +13,7 @@ from jaxtyping import Array, Float
 from metacpo.envs.physics.model import PhysicsError
 from metacpo.envs.physics.mujoco_c import MujocoC
 from metacpo.envs.physics.state import PhysicsState
+from metacpo.envs.physics.vary import Vary
 
 PHYSICS = ("mujoco", "mjx", "warp")
 INSTALL = {"mjx": "pip install 'metacpo[mjx]'", "warp": "pip install 'metacpo[warp]'"}
@@ -33,9 +35,20 @@ class Physics(Protocol):
         ...
 
     def reset(
-        self, qpos: Float[Array, " nq"], qvel: Float[Array, " nv"], places: Float[Array, "mocaps 3"] | None = None
+        self,
+        qpos: Float[Array, " nq"],
+        qvel: Float[Array, " nv"],
+        places: Float[Array, "mocaps 3"] | None = None,
+        params: Mapping[str, Float[Array, ""]] | None = None,
     ) -> PhysicsState:
-        """A world with these coordinates, its sensors evaluated; places (m): of the model's mocap bodies."""
+        """A world with these coordinates, its sensors evaluated; places (m): of the model's mocap bodies.
+
+        params: of the task. Where the model varies with them, they make the world's own, which it keeps.
+        """
+        ...
+
+    def model_of(self, params: Mapping[str, float]) -> Any:
+        """The model of a task with these parameters; the one model where it does not vary. Raises PhysicsError."""
         ...
 
     def step(
@@ -45,7 +58,20 @@ class Physics(Protocol):
         ...
 
 
-Engine = Callable[[Path, int], Physics]  # (MJCF file, substeps)
+Engine = Callable[..., Physics]  # (MJCF file, substeps), and vary= where the model varies
+
+
+def build(chosen: Engine, mjcf: Path, substeps: int, vary: Vary | None) -> Physics:
+    """The engine with this model. Raises PhysicsError where the model varies and the engine has one model for all."""
+    if vary is None:
+        return chosen(mjcf, substeps)
+    if not callable(vary):
+        raise PhysicsError(f"vary: {type(vary).__name__} is no function; give vary(model, params) or None")
+    try:
+        signature(chosen).bind(mjcf, substeps, vary=vary)
+    except TypeError:
+        raise PhysicsError("vary: this engine has one model for all tasks; take physics 'mujoco' or 'mjx'") from None
+    return chosen(mjcf, substeps, vary=vary)
 
 
 def engine(name: str) -> Engine:
