@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from metacpo.solver import Case, CGSettings, FirstOrder, Implicit, Unrolled, solve
-from metacpo.solver.metric import inverse_times
+from metacpo.solver.cg import inverse_times
 
 from . import differentiated
 from .problems import EXACT_MANY, dense, problem_rows, random_rows_batch

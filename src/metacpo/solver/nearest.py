@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from metacpo.solver.dense import MaskedSystem
 from metacpo.solver.pivots import positive_multipliers
-from metacpo.solver.small import MaskedSystem
 
 
 def nearest_feasible(S: Float[Array, "m m"], c: Float[Array, " m"]) -> Float[Array, ""]:

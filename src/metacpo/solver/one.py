@@ -1,12 +1,12 @@
-"""The step under one row, in closed form: the letters and cases of `metacpo.solver.dual`."""
+"""The step under one row, in closed form: the letters and cases of `metacpo.solver.closed_form`."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from metacpo.solver.answer import Answer
 from metacpo.solver.bounded import bounded_quotient, bounded_sqrt
-from metacpo.solver.dual import Dual, Scalars, binds, classify, dual
+from metacpo.solver.closed_form import Dual, Scalars, binds, classify, dual
+from metacpo.solver.error_bounds import Answer
 from metacpo.solver.problem import Case
 
 

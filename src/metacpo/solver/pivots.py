@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from metacpo.solver.small import like, sweep
+from metacpo.solver.dense import like, sweep
 
 
 class Pivots(eqx.Module):
     """η ≥ 0, the rows A where it may be positive (v_A = 0), and the table after the rows of A have entered.
 
-    `table` = [K, R] swept by A (`metacpo.solver.small.sweep`). `empty`: some v_j > 0 whatever η: no x satisfies
+    `table` = [K, R] swept by A (`metacpo.solver.dense.sweep`). `empty`: some v_j > 0 whatever η: no x satisfies
     all rows. `count` pivots; they ended before the limit if `converged`.
     """
 

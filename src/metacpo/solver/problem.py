@@ -60,7 +60,7 @@ class Stats(eqx.Module):
     - `error` []: bound on ‖x − x*‖_H / √(2δ), x* the exact solution; ∞ where none is known (`CGSettings` has no
       `smallest_eigenvalue`, λ = 0, or x misses a constraint by more than rounding because CG stopped early).
     - `gradient_error` []: first-order estimate of the relative error, in H, of derivatives of the step; ∞ without
-      `smallest_eigenvalue`. See `metacpo.solver.answer.gradient_error`.
+      `smallest_eigenvalue`. See `metacpo.solver.error_bounds.gradient_error`.
     - `pivots` []: of the search for the active constraints; 0 for m ≤ 1.
     - `converged` []: that search came to its end.
     """

@@ -14,8 +14,8 @@ The Lagrangian is stationary at  x = −H⁻¹(g + Bᵀν)/λ.  With
   x = −√(2δ) H⁻¹B_Vᵀη with (S_VV + λW⁻¹)η = c_V/√(2δ), W_j = w_j/S_jj, ν = λ√(2δ)η; ηᵀSη = 1 gives λ.
   One row: η = 1/√s, x = −√(2δ/s)H⁻¹b, for every w and c.
 
-A, V and a first λ come from `metacpo.solver.active` and are constant under differentiation. m = 1 gives the
-formulas of `metacpo.solver.dual`.
+A, V and a first λ come from `metacpo.solver.active_set` and are constant under differentiation. m = 1 gives the
+formulas of `metacpo.solver.closed_form`.
 """
 
 import equinox as eqx
@@ -23,11 +23,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from metacpo.solver.active import Found, Small, bind, soften
-from metacpo.solver.answer import Answer
+from metacpo.solver.active_set import Found, Small, bind, soften
 from metacpo.solver.bounded import bounded_quotient, bounded_sqrt
+from metacpo.solver.dense import MaskedSystem
+from metacpo.solver.error_bounds import Answer
 from metacpo.solver.problem import Case
-from metacpo.solver.small import MaskedSystem
 
 
 class Rows(eqx.Module):

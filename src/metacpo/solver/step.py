@@ -6,10 +6,10 @@ import lineax as lx
 from jaxtyping import Array, Bool, Float
 
 from metacpo.solver.adjoint import Adjoint, FirstOrder, Implicit
-from metacpo.solver.answer import Answer, error_bound, gradient_error
 from metacpo.solver.arguments import operator
+from metacpo.solver.cg import CGSettings, Solved, inverse_times, relative_residual
+from metacpo.solver.error_bounds import Answer, error_bound, gradient_error
 from metacpo.solver.inputs import check_shapes, check_values, finite_inputs
-from metacpo.solver.metric import CGSettings, Solved, inverse_times, relative_residual
 from metacpo.solver.one import solve_one
 from metacpo.solver.problem import Case, Problem, Solution, Stats
 from metacpo.solver.rows import solve_rows
@@ -26,7 +26,7 @@ def solve(
 ) -> Solution:
     """Solve  min gᵀx  s.t.  c_j + b_jᵀx ≤ 0,  ½ xᵀHx ≤ δ  (j = 1..m); shapes, units and signs in `Problem`.
 
-    Letters in `metacpo.solver.rows` (m ≥ 2) and `metacpo.solver.dual` (m ≤ 1):
+    Letters in `metacpo.solver.rows` (m ≥ 2) and `metacpo.solver.closed_form` (m ≤ 1):
 
     - BINDING, RECOVERING: x = −√(B/A) H⁻¹(g − B_Aᵀρ) − H⁻¹B_Aᵀk
     - SLACK, UNCONSTRAINED: x = −√(2δ/q) H⁻¹g

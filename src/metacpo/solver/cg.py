@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from metacpo.solver.adjoint import Adjoint, Implicit, Unrolled
 from metacpo.solver.arguments import Product, product
-from metacpo.solver.small import like
+from metacpo.solver.dense import like
 
 Operator = lx.AbstractLinearOperator
 

@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from metacpo.solver.dense import factor, like
 from metacpo.solver.pivots import positive_multipliers
-from metacpo.solver.small import factor, like
 
 SEARCH_LIMIT = 60  # evaluations of |x|² in each search; random problems need about 4, bisection alone about 50
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from metacpo.solver import Case
-from metacpo.solver.dual import Scalars, classify, dual
+from metacpo.solver.closed_form import Scalars, classify, dual
 
 
 def dual_value(lam, nu, p):
