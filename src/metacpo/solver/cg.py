@@ -1,18 +1,18 @@
-"""H⁻¹ times a few vectors without ever building H."""
+"""H⁻¹ times a few vectors by conjugate gradients, without ever building H, and how that is differentiated."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int
 
-from metacpo.solver.adjoint import Adjoint, Implicit, Unrolled
-from metacpo.solver.arguments import Product, product
-from metacpo.solver.dense import like
+from metacpo.solver.dense import dot, like
 
 Operator = lx.AbstractLinearOperator
+Product = Callable[[Float[Array, " n"]], Float[Array, " n"]]
 
 
 class CGSettings(eqx.Module):
@@ -29,6 +29,35 @@ class CGSettings(eqx.Module):
     atol: float = eqx.field(static=True, default=0.0)
     max_steps: int = eqx.field(static=True, default=100)
     smallest_eigenvalue: float = eqx.field(static=True, default=0.0)
+
+
+class Implicit(eqx.Module):
+    """The adjoint dy = H⁻¹(dv − dH y) of every y = H⁻¹v: one more solve for each derivative, whatever found y.
+
+    Both modes, every order; memory does not grow with the iterations.
+    """
+
+    def __call__(
+        self, times: Product, v: Float[Array, " n"], settings: CGSettings
+    ) -> tuple[Float[Array, " n"], Float[Array, ""]]:
+        """`conjugate_gradients`, differentiated in v and in what `times` closes over."""
+        # The count travels as one more entry of y, on which H is 1: JAX's own way, has_aux, fails under jacfwd with
+        # vmap, and a right-hand side of two arrays cannot be transposed where one of them is constant.
+
+        def inverse(matvec: Product, v: Float[Array, " n"]) -> Float[Array, " n"]:
+            return jnp.append(*conjugate_gradients(lambda y: matvec(jnp.append(y, 0))[:-1], v[:-1], settings))
+
+        solution = jax.lax.custom_linear_solve(
+            lambda y: jnp.append(times(y[:-1]), y[-1]), jnp.append(v, 0), inverse, symmetric=True
+        )
+        return solution[:-1], solution[-1]
+
+
+# How y = H⁻¹v is differentiated: from v ↦ Hv, v and the settings to what `conjugate_gradients` returns.
+Adjoint = Callable[
+    [Product, Float[Array, " n"], CGSettings],
+    tuple[Float[Array, " n"], Float[Array, ""]],
+]
 
 
 class Solved(eqx.Module):
@@ -50,7 +79,7 @@ class Solved(eqx.Module):
 
     def combined(self, weights: Float[Array, "j k"]) -> "Solved":
         """The same for weights·v: H⁻¹ is linear, so that nothing is solved again."""
-        v, y, hy = (jnp.matmul(weights, x, precision=jax.lax.Precision.HIGHEST) for x in (self.v, self.y, self.hy))
+        v, y, hy = (dot(weights, x) for x in (self.v, self.y, self.hy))
         iterations = jnp.full(weights.shape[0], jnp.max(self.iterations))
         definite = jnp.full(weights.shape[0], jnp.all(self.definite))
         return Solved(v, y, jax.lax.stop_gradient(hy), iterations, definite)
@@ -58,7 +87,7 @@ class Solved(eqx.Module):
     def products(self, size: Float[Array, " k"] | float = 1.0) -> Float[Array, "k k"]:
         """v_iᵀH⁻¹v_j, of rows divided by `size`."""
         size = jnp.broadcast_to(jnp.asarray(size, self.v.dtype), self.v.shape[:1])[:, None]
-        return jnp.matmul(self.v / size, (self.y / size).T, precision=jax.lax.Precision.HIGHEST)
+        return dot(self.v / size, (self.y / size).T)
 
     @property
     def residual(self) -> Float[Array, ""]:
@@ -73,137 +102,72 @@ def row_sizes(v: Float[Array, "k n"]) -> Float[Array, " k"]:
     return jnp.where(size > jnp.finfo(v.dtype).tiny, size, 1)
 
 
-def inverse_times(
-    metric: Operator | None,
-    rhs: Float[Array, "k n"],
-    settings: CGSettings,
-    adjoint: Adjoint,
-    preconditioner: Operator | None = None,
-) -> tuple[Float[Array, "k n"], Float[Array, "k n"], Int[Array, " k"], Bool[Array, " k"]]:
-    """y_i ≈ H⁻¹v_i for every row v_i of `rhs`, all rows in one batched solve; Hy_i; the iterations of each; and
-    whether H is positive along every direction that these searched. Where it is not, they end there.
-
-    y is differentiated as `adjoint` says, implicitly with the same settings, also with respect to whatever the
-    operator closes over; Hy is constant under differentiation. A y_i that comes out non-finite (H is singular,
-    or not finite itself) is 0.
-
-    Our own loop and not `lineax.CG`, whose version 0.1.1 (a) answers NaN once pᵀHp < 100·n·eps·‖r‖², in
-    float32 with n = 1500 already at H = 0.01·I, and (b) stops after one iteration, as if converged, when
-    atol = 0 and an entry of v is exactly zero (0/0 in its scaled residual).
-    """
-    if metric is None:
-        k = rhs.shape[0]
-        return rhs, jax.lax.stop_gradient(rhs), jnp.zeros(k, jnp.int32), jnp.ones(k, bool)
-    times = product(metric, rhs.dtype)
-
-    def conjugate_gradients(matvec: Product, v: Float[Array, " n"]):
-        search = _Search(matvec, preconditioner and product(preconditioner, v.dtype), settings)
-        y, count, definite = search(v, unrolled=isinstance(adjoint, Unrolled))
-        # One number says both: the iterations, negative where the last one met curvature ≤ 0.
-        return jnp.where(jnp.all(jnp.isfinite(y)), y, 0), jnp.where(definite, count, -count).astype(v.dtype)
-
-    def inverse(v: Float[Array, " n"]) -> tuple[Float[Array, " n"], Array]:
-        if isinstance(adjoint, Unrolled):
-            return conjugate_gradients(times, v)
-        # The count travels as one more entry of y, on which H is 1: JAX's own way, has_aux, fails under jacfwd with
-        # vmap, and a right-hand side of two arrays cannot be transposed where one of them is constant.
-        solution = jax.lax.custom_linear_solve(
-            lambda y: jnp.append(times(y[:-1]), y[-1]),
-            jnp.append(v, 0),
-            lambda matvec, v: jnp.append(*conjugate_gradients(lambda y: matvec(jnp.append(y, 0))[:-1], v[:-1])),
-            symmetric=True,
-        )
-        return solution[:-1], solution[-1]
-
-    y, count = jax.vmap(inverse)(rhs)
-    hy = jax.vmap(times)(jax.lax.stop_gradient(y))
-    count = jax.lax.stop_gradient(count)
-    return y, jax.lax.stop_gradient(hy), jnp.abs(count).astype(jnp.int32), count >= 0
-
-
-@dataclass(frozen=True)
-class _Search:
-    """Hestenes and Stiefel's conjugate gradients with z = Mr, M ≈ H⁻¹ (the identity if None), from y = 0.
-
-        α = rᵀz/pᵀHp,   y += αp,   r −= αHp,   z = Mr,   β = (rᵀz)_new/rᵀz,   p = z + βp
-
-    They end at a p with pᵀHp ≤ 0: then H has an eigenvalue ≤ 0, whatever y would come to look like.
-    """
-
-    matvec: Product
-    preconditioner: Product | None
-    settings: CGSettings
-
-    def __call__(
-        self, v: Float[Array, " n"], *, unrolled: bool
-    ) -> tuple[Float[Array, " n"], Int[Array, ""], Bool[Array, ""]]:
-        """y, the iterations done, and whether pᵀHp > 0 in all of them.
-
-        `unrolled`: a loop of `max_steps` that reverse mode can follow; iterations after the last are no change.
-        """
-        # v = 0 needs no iteration; the unrolled loop evaluates one all the same, on a vector without 0/0.
-        zero = jnp.all(v == 0) & unrolled
-        v = jnp.where(zero, 1, v)
-        limit = jnp.maximum(jnp.square(self.settings.rtol) * _dot(v, v), self.settings.atol**2)
-        z = self._preconditioned(v)
-        start = (jnp.zeros_like(v), v, _dot(v, z), z, like(v, 0), like(v, True))
-
-        def unfinished(state):
-            _, r, rz, _, count, definite = state
-            rr = rz if self.preconditioner is None else _dot(r, r)
-            return (rr > limit) & (count < self.settings.max_steps) & definite
-
-        def iterate_unless_finished(state, _):
-            going = unfinished(state)
-            # A finished lane repeats the first iteration and drops it, so that no 0/0 enters the derivative.
-            safe = jax.tree.map(lambda now, first: jnp.where(going, now, first), state, start)
-            return jax.tree.map(lambda new, old: jnp.where(going, new, old), self._iterate(safe), state), None
-
-        if not unrolled:
-            y, *_, count, definite = jax.lax.while_loop(unfinished, self._iterate, start)
-            return y, count, definite
-        (y, *_, count, definite), _ = jax.lax.scan(iterate_unless_finished, start, length=self.settings.max_steps)
-        return jnp.where(zero, 0, y), jnp.where(zero, 0, count), definite | zero
-
-    def _iterate(self, state):
-        y, r, rz, p, count, _ = state
-        hp = self.matvec(p)
-        curvature = _dot(p, hp)
-        alpha = rz / curvature
-        y, r = y + alpha * p, r - alpha * hp
-        z = self._preconditioned(r)
-        rz_new = _dot(r, z)
-        return y, r, rz_new, z + (rz_new / rz) * p, count + 1, ~(curvature <= 0)  # NaN says nothing of H
-
-    def _preconditioned(self, r: Float[Array, " n"]) -> Float[Array, " n"]:
-        return r if self.preconditioner is None else self.preconditioner(r)
-
-
-def diagonal(metric: Operator, key: Key[Array, ""], probes: int, floor: float) -> Float[Array, " n"]:
-    """An estimate of diag H from `probes` products: mean of z ⊙ Hz, z random signs (Bekas et al. 2007).
-
-    Kept at or above `floor` > 0, which no entry of diag H is below (a damping, say): a preconditioner divides by
-    it. Constant under differentiation.
-    """
-    n = metric.in_size()
-    dtype = metric.out_structure().dtype
-    signs = jax.random.rademacher(key, (probes, n), dtype)
-    estimate = jnp.mean(signs * jax.vmap(metric.mv)(signs), axis=0)
-    return jax.lax.stop_gradient(jnp.maximum(estimate, floor))
-
-
-def jacobi(diag: Float[Array, " n"]) -> Operator:
-    """The preconditioner M = diag(1/`diag`), `diag` ≈ diag H > 0."""
-    return lx.TaggedLinearOperator(lx.DiagonalLinearOperator(1 / diag), lx.positive_semidefinite_tag)
-
-
-def _dot(u: Float[Array, " n"], v: Float[Array, " n"]) -> Float[Array, ""]:
-    return jnp.dot(u, v, precision=jax.lax.Precision.HIGHEST)
-
-
 def relative_residual(rhs: Float[Array, "k n"], hy: Float[Array, "k n"]) -> Float[Array, " k"]:
     """‖v_i − Hy_i‖₂ / ‖v_i‖₂, with 0 for a row v_i = 0; constant under differentiation."""
     rhs = jax.lax.stop_gradient(rhs)
     norm = jnp.linalg.norm(rhs, axis=1)
     error = jnp.linalg.norm(rhs - jax.lax.stop_gradient(hy), axis=1)
     return jnp.where(norm > 0, error / jnp.where(norm > 0, norm, 1), 0)
+
+
+def inverse_times(
+    metric: Operator | None, rhs: Float[Array, "k n"], settings: CGSettings, adjoint: Adjoint
+) -> tuple[Float[Array, "k n"], Float[Array, "k n"], Int[Array, " k"], Bool[Array, " k"]]:
+    """y_i ≈ H⁻¹v_i for every row v_i of `rhs`, all rows in one batched solve; Hy_i; the iterations of each; and
+    whether H is positive along every direction that these searched.
+
+    y is differentiated as `adjoint` says, with the same settings, also with respect to whatever the operator closes
+    over; Hy is constant under differentiation. A y_i that comes out non-finite (H is singular, or not finite itself)
+    is 0.
+    """
+    if metric is None:
+        k = rhs.shape[0]
+        return rhs, jax.lax.stop_gradient(rhs), jnp.zeros(k, jnp.int32), jnp.ones(k, bool)
+    times = product(metric, rhs.dtype)
+    y, count = jax.vmap(lambda v: adjoint(times, v, settings))(rhs)
+    hy = jax.vmap(times)(jax.lax.stop_gradient(y))
+    count = jax.lax.stop_gradient(count)
+    return y, jax.lax.stop_gradient(hy), jnp.abs(count).astype(jnp.int32), count >= 0
+
+
+def product(linear: Operator, dtype: Any) -> Product:
+    """v ↦ Hv for v of this floating type; an operator of another one is applied in its own."""
+    structure = linear.in_structure()
+    if structure.dtype == dtype:
+        return linear.mv
+    return lambda v: linear.mv(v.astype(structure.dtype)).astype(dtype)
+
+
+def conjugate_gradients(
+    matvec: Product, v: Float[Array, " n"], settings: CGSettings
+) -> tuple[Float[Array, " n"], Float[Array, ""]]:
+    """Hestenes and Stiefel's conjugate gradients on Hy = v, from y = 0.
+
+        α = rᵀr/pᵀHp,   y += αp,   r −= αHp,   β = (rᵀr)_new/rᵀr,   p = r + βp
+
+    Returns y, 0 if it is not finite, and one number of v's type that says two things: the iterations done, negative
+    where the last one met a p with pᵀHp ≤ 0. There they end: H has an eigenvalue ≤ 0, whatever y would come to look
+    like.
+
+    Our own loop and not `lineax.CG`, whose version 0.1.1 (a) answers NaN once pᵀHp < 100·n·eps·‖r‖², in
+    float32 with n = 1500 already at H = 0.01·I, and (b) stops after one iteration, as if converged, when
+    atol = 0 and an entry of v is exactly zero (0/0 in its scaled residual).
+    """
+    limit = jnp.maximum(jnp.square(settings.rtol) * dot(v, v), settings.atol**2)
+
+    def unfinished(state):
+        _, _, rr, _, count, definite = state
+        return (rr > limit) & (count < settings.max_steps) & definite
+
+    def iterate(state):
+        y, r, rr, p, count, _ = state
+        hp = matvec(p)
+        curvature = dot(p, hp)
+        alpha = rr / curvature
+        y, r = y + alpha * p, r - alpha * hp
+        rr_new = dot(r, r)
+        return y, r, rr_new, r + (rr_new / rr) * p, count + 1, ~(curvature <= 0)  # NaN says nothing of H
+
+    start = (jnp.zeros_like(v), v, dot(v, v), v, like(v, 0), like(v, True))
+    y, *_, count, definite = jax.lax.while_loop(unfinished, iterate, start)
+    return jnp.where(jnp.all(jnp.isfinite(y)), y, 0), jnp.where(definite, count, -count).astype(v.dtype)
