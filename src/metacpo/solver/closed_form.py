@@ -87,7 +87,8 @@ class Roots(eqx.Module):
 
     def scaled(self, d: Float[Array, " n"]) -> Float[Array, " n"]:
         """√B·d/√A, of length √B in H for the d = H⁻¹(g − B_Aᵀρ) with dᵀHd = A."""
-        return bounded_sqrt(self.B, self.B_floor) * bounded_quotient(d, self.A, self.A_floor, self.A_tiny)
+        along = bounded_quotient(d, self.A, self.A_floor, self.A_tiny)
+        return bounded_sqrt(self.B, self.B_floor) * along
 
     @property
     def clipped(self) -> Bool[Array, ""]:
@@ -137,8 +138,7 @@ def solve_one(
     definite = ((p.q > 0) | jnp.all(g == 0)) & ((p.s > 0) | jnp.all(b == 0))
     case = classify(jax.lax.stop_gradient(p))
     binding, infeasible = binds(case), case == Case.INFEASIBLE
-    roots = roots_of(p, case, derivative_floor)
-    lam, nu = multipliers(p, case, roots)
+    lam, nu, roots = multipliers(p, case, derivative_floor)
     no_g = (p.q <= 0) & ~infeasible
     no_b = (p.s <= 0) & (c >= 0)
     answer = Answer(
@@ -180,29 +180,22 @@ def classify(p: Scalars) -> Int[Array, ""]:
     return jnp.where(p.s > 0, case, without_b).astype(jnp.int32)
 
 
-# Numbers that only another case uses are replaced before they can overflow: an infinity in a branch that
-# is not selected becomes a NaN in reverse mode.
-
-
-def roots_of(p: Scalars, case: Int[Array, ""], derivative_floor: float) -> Roots:
-    """A and B where the row binds; harmless values in the cases that have no use for them."""
-    binding, q = binds(case), _positive(p.q)
-    c = jnp.where(binding, p.c, 0)
-    A, B = jnp.where(binding, p.A, q), 2 * p.delta - c**2 / _positive(p.s)
-    return Roots.of(A, B, q, p.delta, derivative_floor)
-
-
-def multipliers(p: Scalars, case: Int[Array, ""], roots: Roots) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """λ and ν of `case`, as `classify` found it; those of min bᵀx if it is INFEASIBLE."""
+def multipliers(
+    p: Scalars, case: Int[Array, ""], derivative_floor: float
+) -> tuple[Float[Array, ""], Float[Array, ""], Roots]:
+    """λ and ν of `case`, as `classify` found it (of min bᵀx if it is INFEASIBLE), and A and B where the row binds."""
+    # Numbers that only another case uses are replaced before they can overflow: an infinity in a branch that
+    # is not selected becomes a NaN in reverse mode.
     binding, infeasible = binds(case), case == Case.INFEASIBLE
     q, s = _positive(p.q), _positive(p.s)
     r, c = jnp.where(binding, p.r, 0), jnp.where(binding, p.c, 0)
+    roots = Roots.of(jnp.where(binding, p.A, q), 2 * p.delta - c**2 / s, q, p.delta, derivative_floor)
     lam_binding = jnp.where(p.q > 0, roots.ratio, 0)
     nu_binding = jnp.maximum(0, (lam_binding * c - r) / s)
     lam_slack = jnp.where(p.q > 0, jnp.sqrt(q / (2 * p.delta)), 0)
     lam_recovery = jnp.where(p.s > 0, jnp.sqrt(s / (2 * p.delta)), 0)
     lam = jnp.where(binding, lam_binding, jnp.where(infeasible, lam_recovery, lam_slack))
-    return lam, jnp.where(binding, nu_binding, jnp.where(infeasible, 1, 0))
+    return lam, jnp.where(binding, nu_binding, jnp.where(infeasible, 1, 0)), roots
 
 
 def violation_slope(p: Scalars, case: Int[Array, ""], weight: Float[Array, ""]) -> Float[Array, ""]:
@@ -241,7 +234,8 @@ def _scalars(
     (g, b), (y_g, y_b), (hy_g, hy_b) = rhs, y, hy
     q, r, s = dot(g, y_g), dot(b, y_g), dot(b, y_b)
     ratio = r / _positive(s)
-    return Scalars(q, r, s, c, delta, cancelled(q - ratio * r, y_g - ratio * y_b, hy_g - ratio * hy_b))
+    d, hd = y_g - ratio * y_b, hy_g - ratio * hy_b
+    return Scalars(q, r, s, c, delta, cancelled(q - ratio * r, d, hd))
 
 
 def _positive(x: Float[Array, ""]) -> Float[Array, ""]:
