@@ -31,7 +31,7 @@ QUICK = (
     "tests/envs/test_bandit.py",
     "tests/envs/test_mujoco_c.py",
     "tests/envs/test_navigation.py",
-    "tests/solver/test_bounded.py",
+    "tests/solver/test_closed_form.py",
     "tests/solver/test_line_search.py",
     "tests/report",
 )
