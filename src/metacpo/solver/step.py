@@ -132,12 +132,15 @@ def _solution(
 def _unscaled(
     answer: Answer, g_scale: Float[Array, ""], b_scale: Float[Array, " m"]
 ) -> tuple[Float[Array, ""], Float[Array, " m"]]:
-    """λ and ν of the problem as it was given.
+    """λ and ν of the problem as it was given. An infeasible problem's objective contains no g: it is in the units of δ.
 
-    An infeasible problem's objective contains no g and is in the units of δ, like (c + bᵀx)²/s. Its ν may be larger
-    than any number of the type, of which x knows nothing: the largest stands for it.
+    One row's ν is then as large as its violation, and may be larger than any number of the type, which x does not mind:
+    the largest stands for it.
     """
     infeasible, most = answer.case == Case.INFEASIBLE, jnp.finfo(answer.x.dtype).max
     scale = jnp.where(infeasible, answer.unit, g_scale)
-    lam, nu = scale * answer.lam, jnp.where(answer.active, scale / b_scale, 1) * answer.nu
+    lam = scale * answer.lam
+    if b_scale.shape[0] > 1:
+        return lam, scale / b_scale * answer.nu
+    nu = jnp.where(answer.active, scale / b_scale, 1) * answer.nu
     return jnp.where(infeasible, jnp.minimum(lam, most), lam), jnp.where(infeasible, jnp.minimum(nu, most), nu)
