@@ -99,7 +99,7 @@ def test_multipliers_of_infeasible_problems_are_those_of_the_violation(x64, m):
     run = jax.jit(jax.vmap(lambda *args: eager_solve(problem_rows(*args), cg=EXACT_MANY)), **QUICK)
     sol = run(g, b, c, h, delta, weight)
     chosen = (sol.case == Case.INFEASIBLE) & ~sol.derivative_clipped
-    assert np.sum(chosen) >= 20
+    assert np.sum(chosen) >= 5
     g, b, c, h, delta, weight = (a[chosen] for a in (g, b, c, h, delta, weight))
     sol = jax.tree.map(lambda a: a[chosen], sol)
     s = jnp.einsum("kmn,knm->km", b, jnp.linalg.solve(h, jnp.swapaxes(b, 1, 2)))
