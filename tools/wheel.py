@@ -31,8 +31,8 @@ QUICK = (
     "tests/envs/test_bandit.py",
     "tests/envs/test_mujoco_c.py",
     "tests/envs/test_navigation.py",
-    "tests/solver/test_bounded.py",
-    "tests/solver/test_search.py",
+    "tests/solver/test_closed_form.py",
+    "tests/solver/test_line_search.py",
     "tests/report",
 )
 BANDIT = "train bandit --iterations 2 --checkpoint-every 1 --meta.tasks 2 --meta.steps 1 --meta.episodes 4"

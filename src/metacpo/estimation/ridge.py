@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from metacpo.estimation.targets import Targets
-from metacpo.solver.small import MaskedSystem
+from metacpo.solver.dense import MaskedSystem
 
 RANDOM_FEATURES = 64
 STRIDE = 5  # neighbouring steps say nearly the same; every fifth is fitted,

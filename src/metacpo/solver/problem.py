@@ -9,7 +9,7 @@ import equinox as eqx
 import lineax as lx
 from jaxtyping import Array, Bool, Float, Int
 
-from metacpo.solver.arguments import floating, operator, optional, scalar
+from metacpo.solver.inputs import floating, operator, optional, scalar
 
 
 class Case(IntEnum):
@@ -60,7 +60,7 @@ class Stats(eqx.Module):
     - `error` []: bound on ‖x − x*‖_H / √(2δ), x* the exact solution; ∞ where none is known (`CGSettings` has no
       `smallest_eigenvalue`, λ = 0, or x misses a constraint by more than rounding because CG stopped early).
     - `gradient_error` []: first-order estimate of the relative error, in H, of derivatives of the step; ∞ without
-      `smallest_eigenvalue`. See `metacpo.solver.answer.gradient_error`.
+      `smallest_eigenvalue`. See `metacpo.solver.error_bounds.gradient_error`.
     - `pivots` []: of the search for the active constraints; 0 for m ≤ 1.
     - `converged` []: that search came to its end.
     """
@@ -78,8 +78,10 @@ class Solution(eqx.Module):
 
     - `step` [n]: x. Never NaN.
     - `lam` []: λ, multiplier of the trust region; units objective/δ. Kept finite where the true one is not.
-    - `nu` [m]: ν, multiplier of each constraint; units objective/constraint. For INFEASIBLE, λ and ν are
-      those of the recovery problem, Σ_j ν_j b_j + λHx = 0: ν = 1 for m = 1, else ν_j = weight_j (c_j + b_jᵀx)₊/s_j.
+    - `nu` [m]: ν, multiplier of each constraint; units objective/constraint.
+      For INFEASIBLE, λ and ν are those of the objective that x minimises then, ½Σ_j weight_j (c_j + b_jᵀx)₊²/s_j with
+      s_j = b_jᵀH⁻¹b_j, in the units of δ and for every m: ν_j = weight_j (c_j + b_jᵀx)₊/s_j, 0 where b_j = 0, and
+      Σ_j ν_j b_j + λHx = 0.
     - `case` []: a `Case`.
     - `residual` []: the largest of `stats.residuals`; 1 for INVALID. Constant under differentiation.
     - `derivative_clipped` []: the derivative here is a bounded stand-in for one that is unbounded or undefined.
@@ -96,3 +98,25 @@ class Solution(eqx.Module):
     derivative_clipped: Bool[Array, ""]
     active: Bool[Array, " m"]
     stats: Stats
+
+
+class Answer(eqx.Module):
+    """The step of a closed form before it is checked: x, Hx (constant under differentiation) and what `Solution` tells.
+
+    In the units of scaled g and b. λ and ν times `unit` are those of `Solution` if the case is INFEASIBLE: one row is
+    solved as min bᵀx, with ν = 1, and `unit` is then the slope of the violation in bᵀx; in all other cases it is 1.
+    `condition` ≥ 1 is by how much the closed form's slopes change, relatively, when y = H⁻¹(g, B) does: see
+    `metacpo.solver.error_bounds.gradient_error`.
+    """
+
+    x: Float[Array, " n"]
+    hx: Float[Array, " n"]
+    lam: Float[Array, ""]
+    nu: Float[Array, " m"]
+    unit: Float[Array, ""]
+    case: Int[Array, ""]
+    active: Bool[Array, " m"]
+    derivative_clipped: Bool[Array, ""]
+    condition: Float[Array, ""]
+    pivots: Int[Array, ""]
+    converged: Bool[Array, ""]

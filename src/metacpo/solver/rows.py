@@ -14,8 +14,8 @@ The Lagrangian is stationary at  x = −H⁻¹(g + Bᵀν)/λ.  With
   x = −√(2δ) H⁻¹B_Vᵀη with (S_VV + λW⁻¹)η = c_V/√(2δ), W_j = w_j/S_jj, ν = λ√(2δ)η; ηᵀSη = 1 gives λ.
   One row: η = 1/√s, x = −√(2δ/s)H⁻¹b, for every w and c.
 
-A, V and a first λ come from `metacpo.solver.active` and are constant under differentiation. m = 1 gives the
-formulas of `metacpo.solver.dual`.
+A, V and a first λ come from `metacpo.solver.active_set` and are constant under differentiation. m = 1 gives the
+formulas of `metacpo.solver.closed_form`. `nearest_feasible` needs S and c alone.
 """
 
 import equinox as eqx
@@ -23,11 +23,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from metacpo.solver.active import Found, Small, bind, soften
-from metacpo.solver.answer import Answer
-from metacpo.solver.bounded import bounded_quotient, bounded_sqrt
-from metacpo.solver.problem import Case
-from metacpo.solver.small import MaskedSystem
+from metacpo.solver.active_set import Found, Small, bind, positive_multipliers, soften
+from metacpo.solver.closed_form import Roots, cancelled
+from metacpo.solver.dense import MaskedSystem, dot
+from metacpo.solver.problem import Answer, Case
 
 
 class Rows(eqx.Module):
@@ -67,7 +66,7 @@ def solve_rows(
 
 def _solve(p: Rows, derivative_floor: float) -> Answer:
     """Both closed forms, the feasible and the infeasible, of which one has an empty set of rows."""
-    q, r, S = _dot(p.g, p.y), _dot(p.B, p.y), _dot(p.B, p.Y.T)
+    q, r, S = dot(p.g, p.y), dot(p.B, p.y), dot(p.B, p.Y.T)
     allowed = jnp.diagonal(S) > 0
     small = jax.lax.stop_gradient(_small(p, q, r, S, allowed))
     hopeless = jnp.any(~allowed & (p.c > 0))  # b = 0, c > 0
@@ -90,6 +89,7 @@ def _solve(p: Rows, derivative_floor: float) -> Answer:
         hx=jnp.where(infeasible, hx_soft, hx),
         lam=jnp.where(infeasible, lam_soft, lam),
         nu=jnp.where(infeasible, nu_soft, nu),
+        unit=jnp.ones_like(lam),
         case=case.astype(jnp.int32),
         active=jnp.where(infeasible, softened.rows, rows),
         derivative_clipped=no_b | jnp.where(infeasible, softened.at_bound, clipped | (q <= 0)),
@@ -106,7 +106,7 @@ def _small(p: Rows, q, r, S, allowed) -> Small:
 
 
 def _binding(p: Rows, q, r, S, rows, derivative_floor: float):
-    """x = −√B·d/√A − p, Hx, λ = √(A/B), ν = λk − ρ ≥ 0, whether a root is clipped (see `bounded`), condition."""
+    """x = −√B·d/√A − p, Hx, λ = √(A/B), ν = λk − ρ ≥ 0, whether a root is clipped (see `Roots`), condition."""
     has_g = q > 0
     q, y = jnp.where(has_g, q, 1), jnp.where(has_g, p.y, 0)
     # Numbers that A does not use are replaced before they can overflow.
@@ -114,26 +114,19 @@ def _binding(p: Rows, q, r, S, rows, derivative_floor: float):
     system = MaskedSystem.of(S, rows)
     rho, k = system.solve(jnp.stack([r, c], axis=1)).T
 
-    # A's value is dᵀHd, its derivative that of q − r_Aᵀρ: see `metacpo.solver.one`.
-    d, hd = y - _dot(rho, p.Y), p.hy - _dot(rho, p.HY)
-    A = q - _dot(r, rho)
-    A = A + jax.lax.stop_gradient(_dot(d, hd) - A)
-    B = 2 * p.delta - _dot(c, k)
-    rounding = 100 * float(jnp.finfo(q.dtype).eps)
-    A_floor, A_tiny = derivative_floor * q, rounding * q
-    B_floor, B_tiny = derivative_floor * 2 * p.delta, rounding * 2 * p.delta
+    d, hd = y - dot(rho, p.Y), p.hy - dot(rho, p.HY)
+    A, B = cancelled(q - dot(r, rho), d, hd), 2 * p.delta - dot(c, k)
+    roots = Roots.of(A, B, q, p.delta, derivative_floor)
 
     # With n rows x is a corner, d = 0 whatever g is, and no slope is clipped.
     corner = jnp.sum(rows) >= p.g.shape[0]
-    along = jnp.where(corner, 0, bounded_quotient(d, A, A_floor, A_tiny))
-    hd_along = jnp.where(corner, 0, hd / jnp.sqrt(jnp.maximum(A, A_tiny)))
-    x = -bounded_sqrt(B, B_floor) * along - _dot(k, p.Y)
-    hx = -jnp.sqrt(jnp.maximum(B, 0)) * hd_along - _dot(k, p.HY)
-    lam = jnp.where(has_g & ~corner, bounded_quotient(bounded_sqrt(A, A_floor), B, B_floor, B_tiny), 0)
+    x = -jnp.where(corner, 0, roots.scaled(d)) - dot(k, p.Y)
+    hx = -jnp.where(corner, 0, roots.scaled(hd)) - dot(k, p.HY)
+    lam = jnp.where(has_g & ~corner, roots.ratio, 0)
     nu = jnp.where(rows, jnp.maximum(lam * k - rho, 0), 0)
-    clipped = has_g & jnp.any(rows) & ~corner & ((A < A_floor) | (B < B_floor))
-    steep = jnp.sqrt(q / jnp.maximum(A, A_floor)) + 2 * p.delta / jnp.maximum(B, B_floor)
-    condition = jnp.where(jnp.any(rows), system.condition * jnp.where(corner, 1, steep), 1)
+    clipped = has_g & jnp.any(rows) & ~corner & roots.clipped
+    steep = jnp.where(corner, 1, roots.condition(q, p.delta))
+    condition = jnp.where(jnp.any(rows), system.condition * steep, 1)
     return x, jax.lax.stop_gradient(hx), lam, nu, clipped, condition
 
 
@@ -155,7 +148,7 @@ def _softened(p: Rows, S, found: Found, kappa):
     def excess(lam: Float[Array, ""]) -> Float[Array, ""]:
         # The same number as ηᵀSη, which loses its digits where S_VV is singular and λ small.
         e = eta(lam)
-        N = _dot(_dot(e, p.B), _dot(e, p.Y))
+        N = dot(dot(e, p.B), dot(e, p.Y))
         return jnp.where(moves, N - 1, lam - found.scalar)
 
     lam = jax.lax.custom_root(excess, found.scalar, _newton_step, lambda slope, y: y / slope(jnp.ones_like(y)))
@@ -164,7 +157,7 @@ def _softened(p: Rows, S, found: Found, kappa):
     # λW⁻¹η, squares the error of x.
     again = system(lam).solve((lam * inverse_w * e)[:, None])[:, 0]
     to_x = e + jnp.where(found.at_bound, again, 0)
-    x, hx = -radius * _dot(to_x, p.Y), -radius * _dot(to_x, p.HY)
+    x, hx = -radius * dot(to_x, p.Y), -radius * dot(to_x, p.HY)
     nu = kappa * lam * radius * e
     return x, jax.lax.stop_gradient(hx), jnp.where(found.at_bound, 0, kappa * lam), nu, system(lam).condition
 
@@ -175,6 +168,28 @@ def _newton_step(excess, lam: Float[Array, ""]) -> Float[Array, ""]:
     return jnp.where(slope != 0, lam - value / jnp.where(slope != 0, slope, 1), lam)
 
 
-def _dot(u: Array, v: Array) -> Array:
-    """Product without the reduced precision that accelerators use by default."""
-    return jnp.dot(u, v, precision=jax.lax.Precision.HIGHEST)
+def nearest_feasible(S: Float[Array, "m m"], c: Float[Array, " m"]) -> Float[Array, ""]:
+    """min ½xᵀHx over all x with c + Bx ≤ 0, from S = BH⁻¹Bᵀ; ∞ where no x meets every row.
+
+    The minimiser is x = −H⁻¹Bᵀμ with μ ≥ 0, positive only in rows A that bind there, S_AA μ_A = c_A. Hence
+
+        ½xᵀHx = ½ μᵀSμ = ½ c_Aᵀ S_AA⁻¹ c_A;        one row: max(0, c)²/2s.
+
+    Rows with b_j = 0 take no part: no x changes them. A is constant under differentiation, where it is exact but for
+    the kinks at which A changes.
+    """
+    m = c.shape[0]
+    if m == 0:
+        return jnp.zeros((), S.dtype)
+    s = jnp.diagonal(jax.lax.stop_gradient(S))
+    allowed = s > 0
+    size = jnp.sqrt(jnp.where(allowed, s, 1))
+    K, d = S / (size * size[:, None]), jnp.where(allowed, c / size, 0)
+    if m == 1:
+        return 0.5 * jnp.where(allowed[0], jnp.maximum(d[0], 0) ** 2 / jnp.where(allowed[0], K[0, 0], 1), 0)
+    fixed, goal = jax.lax.stop_gradient(((K + K.T) / 2, d))
+    # In units of the largest violation, so that the tolerances of the search are relative to it.
+    unit = jnp.maximum(jnp.max(goal), jnp.finfo(S.dtype).tiny)
+    found = positive_multipliers(fixed, (goal / unit)[:, None], jnp.ones(1, S.dtype), allowed)
+    mu = MaskedSystem.of(K, found.rows).solve(d[:, None])[:, 0]
+    return jnp.where(found.empty, jnp.inf, 0.5 * jnp.sum(jnp.where(found.rows, d, 0) * mu))

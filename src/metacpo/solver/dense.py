@@ -1,4 +1,4 @@
-"""Systems of the size of the constraints, m ≤ a few tens, without LAPACK.
+"""Products of full precision, and systems of the size of the constraints, m ≤ a few tens, without LAPACK.
 
 JAX's CPU factorisations run batched LAPACK calls, and two of those that become ready at once wait for each other
 for ever on a machine with two cores (JAX 0.10). Loops over m plain array operations have no such trouble, and vmap
@@ -9,6 +9,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+
+
+def dot(u: Array, v: Array) -> Array:
+    """u·v (`jnp.dot`) without the reduced precision that accelerators use by default: A and B subtract such numbers."""
+    return jnp.dot(u, v, precision=jax.lax.Precision.HIGHEST)
 
 
 class MaskedSystem(eqx.Module):
@@ -37,7 +42,7 @@ class MaskedSystem(eqx.Module):
         """Differentiated implicitly, dz_A = M_AA⁻¹(dv_A − dM_AA z_A), to any order."""
         M, inverse = self.matrix, self.inverse
         return jax.lax.custom_linear_solve(
-            lambda z: _times(M, z),
+            lambda z: dot(M, z),
             jnp.where(self.mask[:, None], rhs, 0),
             solve=lambda _, v: _refined(jax.lax.stop_gradient(M), inverse, v),
             transpose_solve=lambda _, v: _refined(jax.lax.stop_gradient(M).T, inverse.T, v),
@@ -46,8 +51,8 @@ class MaskedSystem(eqx.Module):
 
 def _refined(M: Float[Array, "m m"], inverse: Float[Array, "m m"], v: Float[Array, "m k"]) -> Float[Array, "m k"]:
     """inverse·v, and once more for what is left of v."""
-    z = _times(inverse, v)
-    return z + _times(inverse, v - _times(M, z))
+    z = dot(inverse, v)
+    return z + dot(inverse, v - dot(M, z))
 
 
 def inverse(matrix: Float[Array, "m m"]) -> Float[Array, "m m"]:
@@ -107,7 +112,3 @@ def like(x: Array, value: bool | int, shape: tuple[int, ...] = ()) -> Array:
     must begin with the type that it ends with: this one has that of x.
     """
     return jnp.full_like(x, value, bool if isinstance(value, bool) else jnp.int32, shape=shape)
-
-
-def _times(M: Float[Array, "m m"], z: Float[Array, "m k"]) -> Float[Array, "m k"]:
-    return jnp.matmul(M, z, precision=jax.lax.Precision.HIGHEST)

@@ -5,13 +5,12 @@ if g = 0). Nothing is differentiated. With t = 1/λ and μ = ν/λ, the solution
 
     x(t) = −H⁻¹(tg + Bᵀμ),   the point of {c + Bx ≤ 0} nearest to −tH⁻¹g,   and t is the one with |x(t)|² = 1.
 
-For given t the multipliers μ solve the program of `metacpo.solver.pivots` with K = S, d = c − tr; |x(t)| grows
+For given t the multipliers μ solve a quadratic program (`positive_multipliers`) with K = S, d = c − tr; |x(t)| grows
 with t, from the shortest feasible point at t = 0 on. As long as A stays the same,
 
     |x(t)|² = t²(q − r_Aᵀ S_AA⁻¹ r_A) + c_Aᵀ S_AA⁻¹ c_A
 
-whose root t is exact once its A is the A of the solution. The infeasible problem has t = 0 and instead a λ
-that softens every row (`soften`).
+whose root t is exact once its A is that of the solution. The infeasible problem has a λ that softens rows (`soften`).
 """
 
 import equinox as eqx
@@ -19,10 +18,112 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from metacpo.solver.pivots import positive_multipliers
-from metacpo.solver.small import factor, like
+from metacpo.solver.dense import factor, like, sweep
 
-SEARCH_LIMIT = 60  # evaluations of |x|² in each search; random problems need about 4, bisection alone about 50
+SEARCH_LIMIT = 60  # evaluations of |x|² in each search: random problems need about 4, bisection alone about 50
+
+
+class Pivots(eqx.Module):
+    """η ≥ 0, the rows A where it may be positive (v_A = 0), and the table after the rows of A have entered.
+
+    `table` = [K, R] swept by A (`dense.sweep`). `empty`: some v_j > 0 whatever η: no x satisfies all rows. `count`
+    pivots; they ended before the limit if `converged`.
+    """
+
+    eta: Float[Array, " m"]
+    rows: Bool[Array, " m"]
+    table: Float[Array, "m mk"]
+    empty: Bool[Array, ""]
+    count: Int[Array, ""]
+    converged: Bool[Array, ""]
+
+    def solved(self) -> Float[Array, "m k"]:
+        """K_AA⁻¹R_A, and 0 outside of A."""
+        m = self.rows.shape[0]
+        return jnp.where(self.rows[:, None], self.table[:, m:], 0)
+
+
+class _Program(eqx.Module):
+    """K, a and d = Ra of `positive_multipliers`, and what a row's v_j may be beside A: loose if it depends on A."""
+
+    K: Float[Array, "m m"]
+    a: Float[Array, " k"]
+    d: Float[Array, " m"]
+    allowed: Bool[Array, " m"]
+    tight: Float[Array, ""]
+    loose: Float[Array, ""]
+
+    def waiting(self, s: Pivots) -> tuple[Float[Array, " m"], Bool[Array, " m"]]:
+        """v where the row waits to enter, else −∞; and which rows depend on A."""
+        size = jnp.where(self.allowed, jnp.diagonal(self.K), 1)
+        dependent = ~s.rows & (jnp.diagonal(s.table) <= rank_tolerance(size.dtype) * size)
+        v = self.d - self.K @ s.eta
+        waits = self.allowed & ~s.rows & (v > jnp.where(dependent, self.loose, self.tight))
+        return jnp.where(waits, v, -jnp.inf), dependent
+
+    def pivot(self, s: Pivots, entering: Int[Array, ""]) -> tuple[Pivots, Int[Array, ""]]:
+        """One row joins A or leaves it; and the row that is still to enter, −1 for none."""
+        m = s.rows.shape[0]
+        v, dependent = self.waiting(s)
+        # The row that has begun to enter goes on until it has joined, or waits no longer.
+        p = jnp.where((entering >= 0) & (v[entering] > 0), entering, jax.lax.argmax(v, 0, jnp.int32))
+        satisfied = v[p] == -jnp.inf
+
+        z = jnp.where(s.rows, s.table[:, p], 0)
+        usable = z > 100 * float(jnp.finfo(v.dtype).eps)
+        ratio = jnp.where(usable, s.eta / jnp.where(usable, z, 1), jnp.inf)
+        j = jax.lax.argmin(ratio, 0, jnp.int32)
+        full = jnp.where(dependent[p], jnp.inf, v[p] / jnp.where(dependent[p], 1, s.table[p, p]))
+        u = jnp.minimum(full, ratio[j])
+        empty, joins = ~satisfied & (u == jnp.inf), full <= ratio[j]
+        moves = ~satisfied & ~empty
+        u = jnp.where(moves, u, 0)
+
+        k, sign = jnp.where(joins, p, j), jnp.where(joins, jnp.ones((), v.dtype), -1)
+        rows = jnp.where(moves, s.rows.at[k].set(joins), s.rows)
+        table = jnp.where(moves, sweep(s.table, k, sign), s.table)
+        eta = jnp.maximum((s.eta - u * z).at[p].add(u), 0)
+        exact = jnp.maximum(table[:, m:] @ self.a, 0)  # K_AA⁻¹d_A: rounding does not add up over the pivots
+        eta = jnp.where(rows, jnp.where(joins, exact, eta), jnp.where(jnp.arange(m, dtype=jnp.int32) == p, eta, 0))
+        eta = jnp.where(moves, eta, s.eta)
+        after = Pivots(eta, rows, table, s.empty | empty, s.count + moves.astype(jnp.int32), ~moves)
+        return after, jnp.where(moves & ~joins, p, -1).astype(jnp.int32)
+
+
+def rank_tolerance(dtype) -> float:
+    """A row is dependent on those of A if its squared distance from their span is this part of its square."""
+    return 100 * float(jnp.finfo(dtype).eps)
+
+
+def positive_multipliers(
+    K: Float[Array, "m m"], R: Float[Array, "m k"], a: Float[Array, " k"], allowed: Bool[Array, " m"]
+) -> Pivots:
+    """min ½ηᵀKη − dᵀη s.t. η ≥ 0, d = Ra, K ≥ 0, by the dual active-set method of Goldfarb and Idnani (1983).
+
+    It is the dual of the projection of a point on {c + Bx ≤ 0}: K holds the rows' inner products, v = d − Kη their
+    values c + Bx at the x that belongs to η, and η_j > 0 only where v_j = 0.
+
+    One row p with v_p > 0 after the other enters: η_p grows by u and η_A shrinks by uz, z = K_AA⁻¹K_Ap, which
+    keeps v_A = 0 and lowers v_p by uσ, σ = K_pp − K_pA z. Either v_p = 0 is reached and p joins A, or an η_j
+    is 0 before that and j leaves. The dual value rises with every row that joins: no set A comes twice.
+
+    Rows with `allowed` False take no part. K_jj > 0 for the others. A row is held if v_j ≤ 100 eps(1 + max|d|);
+    one that depends on A (σ ≤ `rank_tolerance`·K_jj) to the root of that tolerance times 1 + max|R_j1|, and it
+    never joins beside A: of parallel rows only the tightest is in A.
+    """
+    d = R @ a
+    limit = 8 * K.shape[0] + 16  # every row enters a few times and leaves as often; random problems need about 2|A|
+    scale = 1 + jnp.max(jnp.abs(jnp.where(allowed, d, 0)))
+    tight = 100 * float(jnp.finfo(K.dtype).eps) * scale
+    loose = tight + rank_tolerance(K.dtype) ** 0.5 * (1 + jnp.max(jnp.abs(jnp.where(allowed, R[:, 0], 0))))
+    program = _Program(K, a, d, allowed, tight, loose)
+    no, count = like(d, False), like(d, 0)
+    start = Pivots(jnp.zeros_like(d), like(d, False, d.shape), jnp.concatenate([K, R], axis=1), no, count, no)
+
+    def unfinished(state: tuple[Pivots, Int[Array, ""]]) -> Bool[Array, ""]:
+        return ~state[0].converged & (state[0].count < limit)
+
+    return jax.lax.while_loop(unfinished, lambda state: program.pivot(*state), (start, count - 1))[0]
 
 
 class Small(eqx.Module):
@@ -82,8 +183,7 @@ def bind(p: Small) -> tuple[Found, Bool[Array, ""]]:
         return _advance(s, size < 1, root, bound, pivots.rows, pivots.count, pivots.converged)
 
     bound = eps**-0.4
-    # With g = 0 the solution is the shortest feasible point.
-    done = infeasible | (p.q <= 0) | (C >= 1)
+    done = infeasible | (p.q <= 0) | (C >= 1)  # with g = 0 the solution is the shortest feasible point
     return _search(step, jnp.ones_like(p.q), bound, done, start), infeasible
 
 
@@ -91,7 +191,7 @@ def soften(p: Small, infeasible: Bool[Array, ""], kappa: Float[Array, ""]) -> Fo
     """The rows V that stay violated, and λ, of   min ½Σ_j w_j (c_j + b_jᵀx)₊²   s.t. |x|² ≤ 1.
 
     Stationarity, Bᵀ W(c + Bx)₊ + λx = 0, says x = −H⁻¹B_Vᵀη with (S_VV + λW_V⁻¹)η = c_V, and λW⁻¹η are the
-    violations. For given λ this η ≥ 0 solves the program of `metacpo.solver.pivots` with K = S + λW⁻¹, d = c;
+    violations. For given λ this η ≥ 0 solves the program of `positive_multipliers` with K = S + λW⁻¹, d = c;
     |x|² = ηᵀSη falls with λ. If it stays below 1 down to λ = √eps, the region does not bind (`at_bound`).
 
     c may be huge, so all is divided by κ ≥ 1:  K = S/κ + λW⁻¹, d = c/κ, with λ in units of κ.
@@ -117,8 +217,8 @@ def soften(p: Small, infeasible: Bool[Array, ""], kappa: Float[Array, ""]) -> Fo
     bound = 1 / floor
     # |x| = 1 at λ = |Bᵀ W(c + Bx)₊| ≤ Σ w_j (c_j + 1)₊.
     highest = jnp.sum(jnp.where(p.allowed, p.w * jnp.maximum(p.c / kappa + 1 / kappa, 0), 0))
-    none, count = jnp.zeros_like(p.allowed), like(highest, 0)
-    nothing = Found(none, jnp.ones_like(highest), like(highest, False), count, ~infeasible)
+    no, count = like(highest, False), like(highest, 0)
+    nothing = Found(jnp.zeros_like(p.allowed), jnp.ones_like(highest), no, count, ~infeasible)
     # The search is for 1/λ, with which |x|² grows.
     found = _search(step, 1 / jnp.maximum(highest, floor), bound, ~infeasible, nothing)
     return eqx.tree_at(lambda f: f.scalar, found, 1 / found.scalar)

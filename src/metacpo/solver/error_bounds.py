@@ -1,30 +1,10 @@
-"""The step before it is checked and unscaled, and a bound of its error."""
+"""How far the step is from the exact one, and its derivative from the exact derivative."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
-from metacpo.solver.problem import Case
-
-
-class Answer(eqx.Module):
-    """x, Hx (constant under differentiation), λ, ν, case, active rows, edge and the search's account of itself.
-
-    In the units of scaled g and b: see `Solution` for what each of them is. `condition` ≥ 1 is by how much the closed
-    form's slopes change, relatively, when y = H⁻¹(g, B) does: see `gradient_error`.
-    """
-
-    x: Float[Array, " n"]
-    hx: Float[Array, " n"]
-    lam: Float[Array, ""]
-    nu: Float[Array, " m"]
-    case: Int[Array, ""]
-    active: Bool[Array, " m"]
-    derivative_clipped: Bool[Array, ""]
-    condition: Float[Array, ""]
-    pivots: Int[Array, ""]
-    converged: Bool[Array, ""]
+from metacpo.solver.problem import Answer, Case
 
 
 def error_bound(
