@@ -114,6 +114,29 @@ def test_code_that_came_with_a_run_is_never_run(folder, tmp_path, monkeypatch, e
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize(
+    ("network", "says"),
+    [
+        ("RUN/theirs.py:Network", "network: RUN/theirs.py lies in the run folder"),
+        ("beside.py:Network", "network: 'beside.py' is not an absolute path"),
+        ("theirs:Network", "network: RUN/theirs.py lies in the run folder"),
+        ("os:abort", "network: 'os' is a module of Python itself"),
+        ("jax:clear_caches", "network: jax:clear_caches: is no class of Equinox modules but function"),
+    ],
+)
+def test_a_network_that_came_with_a_run_is_never_run(folder, tmp_path, monkeypatch, network, says, capsys):
+    for place in (folder / "theirs.py", folder.parent / "beside.py"):
+        place.write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()")
+    monkeypatch.chdir(folder.parent)
+    monkeypatch.syspath_prepend(folder)
+    config = Config.preset("bandit", network=network.replace("RUN", str(folder)))
+    config.save(folder / "config.toml")
+    assert cli.main(["adapt", str(folder)]) in (1, 2)
+    err = capsys.readouterr().err
+    assert says.replace("RUN", str(folder.resolve())) in err and err.count("\n") == 1
+    assert not (tmp_path / "ran").exists()
+
+
 def test_where_code_lies_is_found_without_running_it(tmp_path, monkeypatch):
     (tmp_path / "space" / "package").mkdir(parents=True)
     (tmp_path / "space" / "package" / "__init__.py").write_text("1 / 0")

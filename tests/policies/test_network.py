@@ -61,11 +61,11 @@ KINDS = {Normed: 3, Spread: 3, Memory: 2 + 2 * 5}  # and the size of the observa
 
 @pytest.mark.parametrize("network", KINDS)
 def test_the_policy_is_the_module(network):
-    O, A, key = KINDS[network], 2, jax.random.key(5)
-    policy = network_policy(network, O, A, 0.6)
+    size, A, key = KINDS[network], 2, jax.random.key(5)
+    policy = network_policy(network, size, A, 0.6)
     phi = policy.init(key, jnp.float32)
-    z = np.random.default_rng(0).normal(size=(2, 3, O)).astype(np.float32)
-    pi, module = policy(phi, jnp.asarray(z)), network(O, A, key=key)
+    z = np.random.default_rng(0).normal(size=(2, 3, size)).astype(np.float32)
+    pi, module = policy(phi, jnp.asarray(z)), network(size, A, key=key)
     for place in np.ndindex(2, 3):
         out = module(jnp.asarray(z[place]))
         mean, log_std = (out, np.full(A, np.log(0.6))) if network is Normed else out
@@ -78,10 +78,10 @@ def test_the_policy_is_the_module(network):
 
 @pytest.mark.parametrize("network", KINDS)
 def test_fisher_is_the_hessian_of_the_mean_kl(x64, network):
-    O = KINDS[network]
-    policy = network_policy(network, O, 2, 0.6)
+    size = KINDS[network]
+    policy = network_policy(network, size, 2, 0.6)
     phi = policy.init(jax.random.key(1)) + 0.3 * jax.random.normal(jax.random.key(2), (policy.size,))
-    z = jax.random.normal(jax.random.key(3), (7, O))
+    z = jax.random.normal(jax.random.key(3), (7, size))
     weight = jax.random.uniform(jax.random.key(4), (7,), minval=0.5, maxval=3.0).at[5].set(0.0)
 
     def mean_kl(other):
@@ -119,6 +119,11 @@ def linear(call=None, init=None):
     return Linear
 
 
+def number(key):
+    """0 or 1, of `jax.random.key(0)` and `key(1)`."""
+    return int(jax.random.key_data(key)[1])
+
+
 class Empty(eqx.Module):
     def __init__(self, observation_size, action_size, *, key):
         pass
@@ -148,7 +153,7 @@ REFUSED = {
         init=lambda key: jnp.asarray(np.random.default_rng().normal(size=2), jnp.float32)
     ),
     "has constants that change with the key": linear(
-        call=lambda self, z: self.layer(z) + self.more, init=lambda key: float(jax.random.key_data(key)[1])
+        call=lambda self, z: self.layer(z) + self.more, init=lambda key: float(number(key))
     ),
     "returns float32 [3] for an observation [3]; allowed: float32 [2]": linear(call=lambda self, z: z),
     "returns float32 [2], float32 [1] for": linear(call=lambda self, z: (self.layer(z), z[:1])),

@@ -64,12 +64,10 @@ class NetworkPolicy:
         return fisher(lambda p: self(p, z), phi, weight, damping)
 
 
-def network_policy(
-    network: type[eqx.Module], observation_size: int, action_size: int, initial_std: float
-) -> NetworkPolicy:
+def network_policy(network: Any, observation_size: int, action_size: int, initial_std: float) -> NetworkPolicy:
     """The policy of a network. Raises NetworkError for one that does not fit, before any training is compiled.
 
-    initial_std: of the first policy's actions, where the network does not say that itself.
+    network: what the user named, to be a class of modules. initial_std: of the first policy's actions, where the network does not say that itself.
     """
 
     def given(key: Key[Array, ""]) -> Any:
