@@ -67,7 +67,8 @@ class NetworkPolicy:
 def network_policy(network: Any, observation_size: int, action_size: int, initial_std: float) -> NetworkPolicy:
     """The policy of a network. Raises NetworkError for one that does not fit, before any training is compiled.
 
-    network: what the user named, to be a class of modules. initial_std: of the first policy's actions, where the network does not say that itself.
+    network: what the user named, to be a class of modules. initial_std: of the first policy's actions, where the
+    network does not say that itself.
     """
 
     def given(key: Key[Array, ""]) -> Any:
@@ -77,8 +78,9 @@ def network_policy(network: Any, observation_size: int, action_size: int, initia
         return WithLogStd(given(key), jnp.full(action_size, math.log(initial_std)))
 
     one, other = jax.random.key(0), jax.random.key(1)
-    check_parameters(given(one), given(one), given(other))
-    make = with_log_std if returns_mean_alone(given(one), observation_size, action_size) else given
+    first = given(one)
+    check_parameters(first, given(one), given(other))
+    make = with_log_std if returns_mean_alone(first, observation_size, action_size) else given
     phi, module = _flat(make(one), float)
     policy = NetworkPolicy(network, observation_size, action_size, initial_std, phi.size, make, module)
     check_start(policy, phi)

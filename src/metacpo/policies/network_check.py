@@ -56,9 +56,7 @@ def returns_mean_alone(module: Any, observation_size: int, action_size: int) -> 
         return out == mean
     given = ", ".join(f"{x.dtype.name} {list(x.shape)}" for x in jax.tree.leaves(out)) or "nothing"
     wanted = f"{z.dtype.name} [{action_size}], the action's mean, or a tuple of two, the mean and log σ"
-    raise NetworkError(
-        f"returns {given} for {observation_size} observations and {action_size} actions; allowed: {wanted}"
-    )
+    raise NetworkError(f"returns {given} for an observation [{observation_size}]; allowed: {wanted}")
 
 
 def check_start(policy: Policy, phi: Float[Array, " n"]) -> None:
