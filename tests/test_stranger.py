@@ -24,7 +24,7 @@ CHILD = """
 import hashlib, sys
 from pathlib import Path
 from metacpo.cli import main as cli
-from metacpo.training import loop
+from metacpo.training import runs
 ACTS = ("pickle.find_class", "marshal.load", "os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen",
         "ctypes.dlopen", "socket.connect", "webbrowser.open")
 folder, evil = Path(sys.argv[1]), Path(sys.argv[2]).read_bytes()

@@ -23,6 +23,7 @@ from metacpo.config.sections import AdaptationSettings, WarmupSettings
 from metacpo.envs import ENVIRONMENTS, PHYSICS, known
 from metacpo.estimation import EstimationSettings
 from metacpo.run_folder import replace_text, short_text
+from metacpo.runtime.numeric import shown
 
 PRESETS = files("metacpo") / "presets"
 LONGEST = 2**18  # characters of a file of settings
@@ -98,9 +99,11 @@ class Config:
         if not known(self.env):
             raise ConfigError(f"env: {self.env!r} is not one of {', '.join(ENVIRONMENTS)}, nor MODULE:ATTRIBUTE")
         if self.network and not (":" in self.network and self.network.isprintable()):
-            raise ConfigError(f"network: {self.network!r} is neither MODULE:CLASS nor FILE.py:CLASS")
+            raise ConfigError(f"network: {shown(self.network)} is neither MODULE:CLASS nor FILE.py:CLASS")
         if self.network and self.hidden != Config.hidden:
-            raise ConfigError(f"hidden: {list(self.hidden)} beside network {self.network!r}; allowed: one of the two")
+            raise ConfigError(
+                f"hidden: {shown(list(self.hidden))} beside network {shown(self.network)}; allowed: one of the two"
+            )
         if self.physics not in PHYSICS:
             raise ConfigError(f"physics: {self.physics!r} is not one of {', '.join(PHYSICS)}")
 
@@ -116,7 +119,7 @@ class Config:
         if overrides.get("algorithm", data["algorithm"]) != data["algorithm"]:
             data = _without(data, OF_ITS_ALGORITHM)
         if overrides.get("network"):
-            del data["hidden"]
+            data.pop("hidden", None)
         return read(Config, merged({"preset_name": name} | data, overrides), "")
 
     @staticmethod
@@ -144,7 +147,7 @@ class Config:
         if of_a_run:
             data = _with_new_names(data)
         if data.get("network") and "hidden" in data:
-            raise ConfigError(f"hidden: {data['hidden']!r} beside network; allowed: one of the two")
+            raise ConfigError(f"hidden: {shown(data['hidden'])} beside network; allowed: one of the two")
         return read(Config, {"preset_name": path.stem} | data, "")
 
     def save(self, path: Path) -> None:
