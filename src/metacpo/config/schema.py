@@ -127,10 +127,6 @@ class Config:
         """The settings in a TOML file; what it leaves out has its default. A FILE.py is found beside it."""
         return Config.saved(path, unnumbered=FORMAT).located(path.parent)
 
-    def located(self, folder: Path) -> "Config":
-        """The same with every FILE.py an absolute path, found in `folder`: a run folder is not where the file is."""
-        return dataclasses.replace(self, env=_located(self.env, folder), network=_located(self.network, folder))
-
     @staticmethod
     def saved(path: Path, unnumbered: int = 1) -> "Config":
         """The settings in a TOML file as they stand there, `save`'s counterpart.
@@ -149,6 +145,10 @@ class Config:
         if data.get("network") and "hidden" in data:
             raise ConfigError(f"hidden: {shown(data['hidden'])} beside network; allowed: one of the two")
         return read(Config, {"preset_name": path.stem} | data, "")
+
+    def located(self, folder: Path) -> "Config":
+        """The same, with every FILE.py that was named as seen from `folder` by its absolute path."""
+        return dataclasses.replace(self, env=_located(self.env, folder), network=_located(self.network, folder))
 
     def save(self, path: Path) -> None:
         """Every setting, also those at their default: a run must not change with the library's defaults.

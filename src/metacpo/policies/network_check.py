@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from metacpo.policies.base import Policy
-from metacpo.policies.normaliser import CLIP
 
 LONGEST = 300  # characters of what the network's own code says
 CLOSE = 1e-3  # of outputs that are to be the same: a compiler may round otherwise
@@ -22,11 +21,11 @@ class NetworkError(ValueError):
 
 def made(network: Any, observation_size: int, action_size: int, key: Key[Array, ""]) -> Any:
     """The module that a key begins with. What is called is a class of modules and nothing else."""
-    if not (isinstance(network, type) and issubclass(network, eqx.Module)):
+    if not _is_class_of_modules(network):
         kind = network.__name__ if isinstance(network, type) else type(network).__name__
         raise NetworkError(f"is no class of Equinox modules but {kind}; allowed: a subclass of equinox.Module")
     words = f"cannot be made from ({observation_size}, {action_size}, key=key)"
-    return _tried(words, lambda: network(observation_size, action_size, key=key))  # pyright: ignore[reportCallIssue]
+    return _tried(words, lambda: network(observation_size, action_size, key=key))
 
 
 def check_parameters(one: Any, again: Any, other: Any) -> None:
@@ -51,9 +50,10 @@ def returns_mean_alone(module: Any, observation_size: int, action_size: int) -> 
     """Whether a module gives no log σ beside its mean. Raises NetworkError where it gives anything else."""
     z = jax.ShapeDtypeStruct((observation_size,), jnp.result_type(float))
     out = _tried("cannot be called on an observation", lambda: jax.eval_shape(lambda z: module(z), z))
-    mean = jax.ShapeDtypeStruct((action_size,), z.dtype)
-    if out in (mean, (mean, mean)):
-        return out == mean
+    alone, both = (jax.tree.structure(form) for form in (0, (0, 0)))
+    fits = all((x.shape, x.dtype) == ((action_size,), z.dtype) for x in jax.tree.leaves(out))
+    if fits and jax.tree.structure(out) in (alone, both):
+        return jax.tree.structure(out) == alone
     given = ", ".join(f"{x.dtype.name} {list(x.shape)}" for x in jax.tree.leaves(out)) or "nothing"
     wanted = f"{z.dtype.name} [{action_size}], the action's mean, or a tuple of two, the mean and log σ"
     raise NetworkError(f"returns {given} for an observation [{observation_size}]; allowed: {wanted}")
@@ -90,9 +90,13 @@ def check_constants(policy: Policy, phi: Float[Array, " n"], direct: Callable[[A
 
 
 def _observations(policy: Policy) -> Float[Array, "4 O"]:
-    """Normalised observations: none, usual ones, and the ends of what there is."""
-    zero = jnp.zeros(policy.observation_size)
-    return jnp.stack([zero, jax.random.normal(jax.random.key(2), zero.shape), zero + CLIP, zero - CLIP])
+    """Normalised observations: zeros, as before any data, and three usual ones."""
+    usual = jax.random.normal(jax.random.key(2), (3, policy.observation_size))
+    return jnp.concatenate([jnp.zeros((1, policy.observation_size)), usual])
+
+
+def _is_class_of_modules(network: object) -> bool:
+    return isinstance(network, type) and issubclass(network, eqx.Module)
 
 
 def _arrays(module: Any) -> dict[str, Array]:

@@ -74,20 +74,19 @@ def saved_config(run_dir: Path) -> Config:
     except ConfigError as error:
         where = "" if str(run_dir) in str(error) else f"{run_dir / CONFIG}: "
         raise RunError(f"{where}{error}") from error
-    for name, reference in (("env", config.env), ("network", config.network)):
-        _refuse_its_code(run_dir, name, reference)
+    _refuse_its_code(run_dir, "env", config.env)
+    _refuse_its_code(run_dir, "network", config.network)
     return config
 
 
-def _refuse_its_code(run_dir: Path, name: str, reference: str) -> None:
+def _refuse_its_code(run_dir: Path, setting: str, reference: str) -> None:
     """Raises RunError for code in the run folder, or in a place that only the folder's own place tells."""
     where = reference.rpartition(":")[0]
     if where.endswith(".py") and not Path(where).is_absolute():  # a training writes where it found the file
         raise RunError(
-            f"{run_dir / CONFIG}: {name}: {where!r} is not an absolute path, which a training would have written"
+            f"{run_dir / CONFIG}: {setting}: {where!r} is not an absolute path, which a training would have written"
         )
     code = source_path(reference)
     if code is not None and code.is_relative_to(run_dir.resolve()):
-        raise RunError(
-            f"{run_dir / CONFIG}: {name}: {code} lies in the run folder, whose code is not run; move it away"
-        )
+        what = f"{code} lies in the run folder, whose code is not run; move it away"
+        raise RunError(f"{run_dir / CONFIG}: {setting}: {what}")
