@@ -24,7 +24,7 @@ CHILD = """
 import hashlib, sys
 from pathlib import Path
 from metacpo.cli import main as cli
-from metacpo.training import loop
+from metacpo.training import runs
 ACTS = ("pickle.find_class", "marshal.load", "os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen",
         "ctypes.dlopen", "socket.connect", "webbrowser.open")
 folder, evil = Path(sys.argv[1]), Path(sys.argv[2]).read_bytes()
@@ -111,6 +111,29 @@ def test_code_that_came_with_a_run_is_never_run(folder, tmp_path, monkeypatch, e
     assert cli.main(["adapt", str(folder)]) in (1, 2)
     err = capsys.readouterr().err
     assert says in err and err.count("\n") == 1
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("network", "says"),
+    [
+        ("RUN/theirs.py:Network", "network: RUN/theirs.py lies in the run folder"),
+        ("beside.py:Network", "network: 'beside.py' is not an absolute path"),
+        ("theirs:Network", "network: RUN/theirs.py lies in the run folder"),
+        ("os:abort", "network: 'os' is a module of Python itself"),
+        ("jax:clear_caches", "network: jax:clear_caches: is no class of Equinox modules but function"),
+    ],
+)
+def test_a_network_that_came_with_a_run_is_never_run(folder, tmp_path, monkeypatch, network, says, capsys):
+    for place in (folder / "theirs.py", folder.parent / "beside.py"):
+        place.write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()")
+    monkeypatch.chdir(folder.parent)
+    monkeypatch.syspath_prepend(folder)
+    config = Config.preset("bandit", network=network.replace("RUN", str(folder)))
+    config.save(folder / "config.toml")
+    assert cli.main(["adapt", str(folder)]) in (1, 2)
+    err = capsys.readouterr().err
+    assert says.replace("RUN", str(folder.resolve())) in err and err.count("\n") == 1
     assert not (tmp_path / "ran").exists()
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from metacpo.envs.base import Environment, State, position_of
 from metacpo.envs.tasks import Task
-from metacpo.policies import GaussianPolicy, Normaliser
+from metacpo.policies import Normaliser, Policy
 
 
 class Trajectory(eqx.Module):
@@ -34,7 +34,7 @@ class Trajectory(eqx.Module):
 
 def rollout(
     env: Environment,
-    policy: GaussianPolicy,
+    policy: Policy,
     phi: Float[Array, " n"],
     normaliser: Normaliser,
     task: Task,
@@ -57,7 +57,7 @@ def rollout(
     def step(carry: tuple[State, Array], eps: Float[Array, "B A"]):
         state, alive = carry
         pi = policy(phi, normaliser(state.obs))
-        action = pi.mean + jnp.exp(pi.log_std) * eps
+        action = pi.sample(eps)
         after = jax.vmap(env.step, in_axes=(None, 0, 0))(task, state, action)
         finite = _finite(after)
         valid = alive & finite

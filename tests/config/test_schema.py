@@ -267,3 +267,24 @@ def test_unknown_preset_and_unreadable_files(tmp_path):
     (tmp_path / "bad.toml").write_text("seed = = 1\n")
     with pytest.raises(ConfigError, match=r"bad\.toml: cannot be read"):
         Config.load(tmp_path / "bad.toml")
+
+
+def test_a_network_takes_the_place_of_the_preset_s_layers(tmp_path):
+    """It is saved without `hidden`, and read back as it was."""
+    config = Config.preset("bandit", network="nets.py:Net").located(tmp_path)
+    assert config.network == f"{tmp_path.resolve()}/nets.py:Net" and config.env == "bandit"
+    config.save(tmp_path / "bandit.toml")
+    assert "hidden" not in (tmp_path / "bandit.toml").read_text()
+    assert Config.saved(tmp_path / "bandit.toml") == config
+
+
+@pytest.mark.parametrize("hidden", ["[4]", "[32, 16]"])
+def test_layers_beside_a_network_are_refused(hidden, tmp_path):
+    file = tmp_path / "own.toml"
+    file.write_text(f'env = "bandit"\nnetwork = "nets.py:Net"\nhidden = {hidden}\n')
+    with pytest.raises(ConfigError, match=r"hidden: .* beside network; allowed: one of the two"):
+        Config.load(file)
+    with pytest.raises(ConfigError, match=r"hidden: \[8\] beside network 'nets.py:Net'; allowed: one of the two"):
+        Config.preset("bandit", network="nets.py:Net", hidden=(8,))
+    with pytest.raises(ConfigError, match=r"network: 'nets' is neither MODULE:CLASS nor FILE.py:CLASS"):
+        Config.preset("bandit", network="nets")

@@ -9,7 +9,7 @@ from metacpo.adaptation.outcomes import Row
 from metacpo.config.limits import CostLimit, limits
 from metacpo.config.schema import Config
 from metacpo.config.sections import AdaptationSettings
-from metacpo.policies import Policy
+from metacpo.policies import TrainedPolicy
 from metacpo.training.runs import open_run
 
 
@@ -37,7 +37,7 @@ def adaptation_settings(
 class AdaptedPolicy:
     """A policy after adaptation to one task, and what it earned and cost after 0..k updates."""
 
-    policy: Policy
+    policy: TrainedPolicy
     curve: tuple[Row, ...]
 
 
@@ -59,10 +59,10 @@ def adapt(
     settings = adaptation_settings(run.config, run.setup.env.cost_names, seed, cost_limit, steps, tasks=1)
     evaluation = evaluate(run.setup, run.state, settings, (split,), seed, wanted, cost_limit)
     phi = evaluation.splits[0].adaptation.phi[0]
-    return AdaptedPolicy(Policy(run.setup.policy, phi, run.state.normaliser), tuple(evaluation.rows))
+    return AdaptedPolicy(TrainedPolicy(run.setup.policy, phi, run.state.normaliser), tuple(evaluation.rows))
 
 
-def load_policy(run_dir: Path | str) -> Policy:
+def load_policy(run_dir: Path | str) -> TrainedPolicy:
     """The meta-policy of a run at its newest checkpoint, normaliser inside."""
     run = open_run(run_dir)
-    return Policy(run.setup.policy, run.state.theta, run.state.normaliser)
+    return TrainedPolicy(run.setup.policy, run.state.theta, run.state.normaliser)

@@ -35,7 +35,7 @@ from metacpo.algorithms.signal import Signal
 from metacpo.algorithms.trust_region import contrast_gradients, metric
 from metacpo.estimation import Batch, kl
 from metacpo.estimation.batch import EpisodeStats
-from metacpo.policies import GaussianPolicy
+from metacpo.policies import Policy
 
 Sampler = Callable[[Float[Array, "M n"], Key[Array, ""]], tuple[Batch, EpisodeStats]]
 
@@ -78,7 +78,7 @@ class Algorithm:
 
 
 def run_inner_loop(
-    policy: GaussianPolicy,
+    policy: Policy,
     theta: Float[Array, " n"],
     inner_state: InnerState,
     sample: Sampler,
@@ -111,7 +111,7 @@ class OuterStats(eqx.Module):
 
 
 def meta_update(
-    policy: GaussianPolicy, theta: Float[Array, " n"], inner_state: InnerState, loop: InnerLoop, algorithm: Algorithm
+    policy: Policy, theta: Float[Array, " n"], inner_state: InnerState, loop: InnerLoop, algorithm: Algorithm
 ) -> tuple[Float[Array, " n"], InnerState, OuterStats]:
     """The outer step with its line search: KL at θ, and (F, G) recomputed through all K steps.
 
@@ -152,7 +152,7 @@ def meta_update(
 
 
 def _contrasts(
-    policy: GaussianPolicy, theta: Float[Array, " n"], states: Batch, b: Float[Array, "G k"]
+    policy: Policy, theta: Float[Array, " n"], states: Batch, b: Float[Array, "G k"]
 ) -> Float[Array, "C r k"]:
     """The contrasts of halves of every task's episodes, for (g, b); 0 for the learned inner state, on which
     nothing depends, and for constraints that are one task's own."""

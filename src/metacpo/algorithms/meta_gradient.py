@@ -31,7 +31,7 @@ from metacpo.algorithms.steps import NaturalGradientStep
 from metacpo.algorithms.trust_region import linearise, linearise_as_drawn
 from metacpo.estimation import Batch, kl, surrogates
 from metacpo.estimation.batch import EpisodeStats
-from metacpo.policies import GaussianPolicy
+from metacpo.policies import Policy
 from metacpo.solver import row_sizes
 
 Gradient = Literal["exact", "first_order", "e_maml", "hessian_free", "regret_bound"]
@@ -80,7 +80,7 @@ class TaskData(eqx.Module):
 
 
 def differentiable_inner_loop(
-    policy: GaussianPolicy,
+    policy: Policy,
     theta: Float[Array, " n"],
     inner_state: InnerState,
     batches: Batch,
@@ -146,7 +146,7 @@ class MetaRows(eqx.Module):
 class MetaObjective:
     """(F, G) of an inner loop as a function of Θ (θ with the learned inner state packed behind it)."""
 
-    policy: GaussianPolicy
+    policy: Policy
     inner: PolicyUpdate
     gradient: Gradient = "exact"
     constraint_on: ConstraintOn = "adapted"
@@ -282,11 +282,11 @@ def _credit(loop: InnerLoop) -> Float[Array, "M k"]:
     return values if M == 1 else (values - jnp.mean(values, axis=0)) * (M / (M - 1))
 
 
-def _log_prob(policy: GaussianPolicy, phi: Float[Array, " n"], batch: Batch) -> Float[Array, " N"]:
+def _log_prob(policy: Policy, phi: Float[Array, " n"], batch: Batch) -> Float[Array, " N"]:
     return policy(phi, batch.z).log_prob(batch.action)
 
 
-def _score(policy: GaussianPolicy, phi: Float[Array, " n"], batch: Batch) -> Float[Array, ""]:
+def _score(policy: Policy, phi: Float[Array, " n"], batch: Batch) -> Float[Array, ""]:
     """Σ over all steps of log π_φ(a|s) − log π_data(a|s): 0 in value at φ_data, the data's score in its gradient."""
     counts = (batch.weight > 0).astype(batch.weight.dtype)
     return jnp.sum(counts * (_log_prob(policy, phi, batch) - batch.log_prob))

@@ -35,7 +35,7 @@ from metacpo.algorithms.trust_region import (
     trust_region,
 )
 from metacpo.estimation import Batch, kl, surrogates
-from metacpo.policies import GaussianPolicy
+from metacpo.policies import Policy
 from metacpo.solver import Case, Solved, backtrack, row_sizes
 
 LossAndConstraints = tuple[Float[Array, ""], Float[Array, " m"]]  # (L_R, c)
@@ -79,13 +79,13 @@ class Proposed(eqx.Module):
 
 
 def compute_step(
-    policy: GaussianPolicy,
+    policy: Policy,
     phi: Float[Array, " n"],
     inner_state: InnerState,
     batch: Batch,
     signal: Signal | None,
     method: PolicyUpdate,
-    linear: Callable[[GaussianPolicy, Array, Batch], LinearData] = linearise,
+    linear: Callable[[Policy, Array, Batch], LinearData] = linearise,
 ) -> tuple[Proposed, InnerState]:
     """The step at φ on a batch, and the inner state afterwards.
 
@@ -157,7 +157,7 @@ def none_where(nothing: Bool[Array, ""], proposed: Proposed) -> Proposed:
 
 
 def update(
-    policy: GaussianPolicy, phi: Float[Array, " n"], inner_state: InnerState, batch: Batch, method: PolicyUpdate
+    policy: Policy, phi: Float[Array, " n"], inner_state: InnerState, batch: Batch, method: PolicyUpdate
 ) -> tuple[Float[Array, " n"], InnerState, StepStats]:
     """φ + α·x with the largest accepted α (0 if none): the step of an inner loop, not differentiated."""
     proposed, inner_state = compute_step(policy, phi, inner_state, batch, None, method)

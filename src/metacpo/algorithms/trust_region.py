@@ -12,11 +12,11 @@ from jaxtyping import Array, Float
 
 from metacpo.algorithms.signal import Signal, trust
 from metacpo.estimation import Batch, likelihoods, surrogates
-from metacpo.policies import GaussianPolicy
+from metacpo.policies import Policy
 from metacpo.solver import CGSettings, nearest_feasible
 
 LinearData = tuple[Float[Array, " n"], Float[Array, "m n"], Float[Array, " m"]]
-Surrogates = Callable[[GaussianPolicy, Array, Batch], tuple[Array, Array]]
+Surrogates = Callable[[Policy, Array, Batch], tuple[Array, Array]]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class TrustRegionSettings:
     backtracks: int = 10
 
 
-def metric(policy: GaussianPolicy, phi: Float[Array, " n"], batch: Batch, settings: TrustRegionSettings):
+def metric(policy: Policy, phi: Float[Array, " n"], batch: Batch, settings: TrustRegionSettings):
     """H at φ on every `fisher_stride`-th state (neighbours are nearly equal), or None for the identity."""
     if settings.metric == "euclidean":
         return None
@@ -72,19 +72,19 @@ def trust_region(
     return loss + jnp.where(repair <= room, repair, room)
 
 
-def linearise(policy: GaussianPolicy, phi: Float[Array, " n"], batch: Batch) -> LinearData:
+def linearise(policy: Policy, phi: Float[Array, " n"], batch: Batch) -> LinearData:
     """(g, b, c): the surrogates' gradients and the constraint's value at φ. Their derivative in φ is exact for given
     data: it counts how φ would have drawn them."""
     return _linearise(policy, surrogates, phi, batch)
 
 
-def linearise_as_drawn(policy: GaussianPolicy, phi: Float[Array, " n"], batch: Batch) -> LinearData:
+def linearise_as_drawn(policy: Policy, phi: Float[Array, " n"], batch: Batch) -> LinearData:
     """The same values on the data's own policy; the derivative takes the data, and c, as they came (E-MAML)."""
     g, b, _ = _linearise(policy, likelihoods, phi, batch)  # pyright: ignore[reportGeneralTypeIssues]  (partial)
     return g, b, batch.c
 
 
-def contrast_gradients(policy: GaussianPolicy, phi: Float[Array, " n"], batch: Batch) -> Float[Array, "C k n"]:
+def contrast_gradients(policy: Policy, phi: Float[Array, " n"], batch: Batch) -> Float[Array, "C k n"]:
     """The contrasts of the batch's halves, ½(ĝ_1 − ĝ_2) and the same of every b_j, k = 1 + m: see signal.py."""
 
     def opposed(sign: Float[Array, " N"]) -> Float[Array, "k n"]:
@@ -96,18 +96,18 @@ def contrast_gradients(policy: GaussianPolicy, phi: Float[Array, " n"], batch: B
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _linearise(policy: GaussianPolicy, form: Surrogates, phi: Float[Array, " n"], batch: Batch) -> LinearData:
+def _linearise(policy: Policy, form: Surrogates, phi: Float[Array, " n"], batch: Batch) -> LinearData:
     (_, c), pullback = jax.vjp(lambda p: form(policy, p, batch), phi)
     unit = jnp.eye(c.shape[0] + 1, dtype=phi.dtype)  # first row picks L_R, the others the constraints
     (rows,) = jax.vmap(pullback)((unit[:, 0], unit[:, 1:]))
     return rows[0], rows[1:], c
 
 
-def _linearise_fwd(policy: GaussianPolicy, form: Surrogates, phi: Float[Array, " n"], batch: Batch):
+def _linearise_fwd(policy: Policy, form: Surrogates, phi: Float[Array, " n"], batch: Batch):
     return _linearise(policy, form, phi, batch), (phi, batch)
 
 
-def _linearise_bwd(policy: GaussianPolicy, form: Surrogates, saved, cotangents):
+def _linearise_bwd(policy: Policy, form: Surrogates, saved, cotangents):
     """Pull (v_g, v_b, v_c) back to φ, batch constant. Hessians are symmetric, hence
 
         v_gᵀ ∂g/∂φ + Σ_j v_bjᵀ ∂b_j/∂φ + v_cᵀ ∂c/∂φ = ∇_φ [ ∂L_R/∂φ·v_g + Σ_j ∂c_j/∂φ·v_bj + v_cᵀc ]:

@@ -173,7 +173,7 @@ def _train(args: Sequence[str]) -> Verb:
     if (not args or args[0].startswith("-")) and not asks_help:
         raise UsageError(f"PRESET: missing; it comes first: a FILE.toml, or one of {', '.join(presets())}")
     name = DEFAULT_PRESET if args[0].startswith("-") else args[0]
-    preset = Config.load(Path(name)) if name.endswith(".toml") else Config.preset(name, **_algorithm(args))
+    preset = Config.load(Path(name)) if name.endswith(".toml") else Config.preset(name, **_asked(args))
 
     @dataclass(frozen=True)
     class Train:
@@ -196,13 +196,14 @@ def _train(args: Sequence[str]) -> Verb:
     return parse(Train, "train PRESET", args[args[:1] == [name] :], about)
 
 
-def _algorithm(args: Sequence[str]) -> dict[str, str]:
-    """The algorithm that is asked for, which the defaults follow; nothing if none is, or none that there is."""
+def _asked(args: Sequence[str]) -> dict[str, str]:
+    """The algorithm and the network that are asked for, which the defaults follow; no algorithm that there is not."""
     from metacpo.algorithms.registry import ALGORITHMS
 
     words = [word for arg in args for word in arg.split("=", 1)]
-    asked = [value for option, value in pairwise(words) if option == "--algorithm" and value in ALGORITHMS]
-    return {"algorithm": asked[-1]} if asked else {}
+    asked = {option: value for option, value in pairwise(words) if option in ("--algorithm", "--network")}
+    named = {option.removeprefix("--"): value for option, value in asked.items()}
+    return {name: value for name, value in named.items() if name != "algorithm" or value in ALGORITHMS}
 
 
 VERBS: dict[str, type | Callable[[Sequence[str]], Verb]] = {

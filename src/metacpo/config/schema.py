@@ -23,6 +23,7 @@ from metacpo.config.sections import AdaptationSettings, WarmupSettings
 from metacpo.envs import ENVIRONMENTS, PHYSICS, known
 from metacpo.estimation import EstimationSettings
 from metacpo.run_folder import replace_text, short_text
+from metacpo.runtime.numeric import shown
 
 PRESETS = files("metacpo") / "presets"
 LONGEST = 2**18  # characters of a file of settings
@@ -74,6 +75,8 @@ class Config:
     """Limit h on the cost that estimation.cost_measure names, in its units; a list: of each constraint."""
     hidden: tuple[int, ...] = (32, 16)
     """Widths of the policy's tanh layers."""
+    network: str = ""
+    """Network of your own instead of them: an Equinox module's class, MODULE:CLASS or FILE.py:CLASS."""
     initial_std: float = 0.6
     """Standard deviation of the first policy's actions."""
     observe_task: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -95,6 +98,12 @@ class Config:
             read(kind, getattr(self, item), item)
         if not known(self.env):
             raise ConfigError(f"env: {self.env!r} is not one of {', '.join(ENVIRONMENTS)}, nor MODULE:ATTRIBUTE")
+        if self.network and not (":" in self.network and self.network.isprintable()):
+            raise ConfigError(f"network: {shown(self.network)} is neither MODULE:CLASS nor FILE.py:CLASS")
+        if self.network and self.hidden != Config.hidden:
+            raise ConfigError(
+                f"hidden: {shown(list(self.hidden))} beside network {shown(self.network)}; allowed: one of the two"
+            )
         if self.physics not in PHYSICS:
             raise ConfigError(f"physics: {self.physics!r} is not one of {', '.join(PHYSICS)}")
 
@@ -102,23 +111,21 @@ class Config:
     def preset(name: str, **overrides: Any) -> "Config":
         """The shipped preset `name`; an override replaces a field, or with a mapping parts of a section.
 
-        For another algorithm than the preset's, OF_ITS_ALGORITHM is left out of it.
+        For another algorithm than the preset's, OF_ITS_ALGORITHM is left out of it, and `hidden` for a network.
         """
         if name not in presets():
             raise ConfigError(f"preset: {name!r} is not one of {', '.join(presets())}")
         data = tomllib.loads((PRESETS / f"{name}.toml").read_text(encoding="utf-8"))
         if overrides.get("algorithm", data["algorithm"]) != data["algorithm"]:
             data = _without(data, OF_ITS_ALGORITHM)
+        if overrides.get("network"):
+            data.pop("hidden", None)
         return read(Config, merged({"preset_name": name} | data, overrides), "")
 
     @staticmethod
     def load(path: Path) -> "Config":
-        """The settings in a TOML file; what it leaves out has its default. An env FILE.py is found beside it."""
-        config = Config.saved(path, unnumbered=FORMAT)
-        where, _, attribute = config.env.rpartition(":")
-        if where.endswith(".py"):  # absolute from here on: a run folder is not where the file is
-            return dataclasses.replace(config, env=f"{(path.parent / where).resolve()}:{attribute}")
-        return config
+        """The settings in a TOML file; what it leaves out has its default. A FILE.py is found beside it."""
+        return Config.saved(path, unnumbered=FORMAT).located(path.parent)
 
     @staticmethod
     def saved(path: Path, unnumbered: int = 1) -> "Config":
@@ -135,11 +142,22 @@ class Config:
             data = _without(data, GONE_SINCE_1)
         if of_a_run:
             data = _with_new_names(data)
+        if data.get("network") and "hidden" in data:
+            raise ConfigError(f"hidden: {shown(data['hidden'])} beside network; allowed: one of the two")
         return read(Config, {"preset_name": path.stem} | data, "")
 
+    def located(self, folder: Path) -> "Config":
+        """The same, with every FILE.py that was named as seen from `folder` by its absolute path."""
+        return dataclasses.replace(self, env=_located(self.env, folder), network=_located(self.network, folder))
+
     def save(self, path: Path) -> None:
-        """Every setting, also those at their default: a run must not change with the library's defaults."""
+        """Every setting, also those at their default: a run must not change with the library's defaults.
+
+        Without `hidden` where a network takes its place.
+        """
         stated = dataclasses.asdict(self, dict_factory=_stated)
+        if self.network:
+            del stated["hidden"]
         replace_text(path, tomli_w.dumps({"format": FORMAT} | stated))
 
 
@@ -151,6 +169,12 @@ def tree_in(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: missing") from None
     except (OSError, ValueError, RecursionError) as error:  # no text, no TOML, digits or nesting without end
         raise ConfigError(f"{path}: cannot be read ({error})") from None
+
+
+def _located(reference: str, folder: Path) -> str:
+    """FILE.py:ATTRIBUTE with the file's absolute path; anything else as it is."""
+    where, _, attribute = reference.rpartition(":")
+    return f"{(folder / where).resolve()}:{attribute}" if where.endswith(".py") else reference
 
 
 def _stated(items: list[tuple[str, Any]]) -> dict[str, Any]:

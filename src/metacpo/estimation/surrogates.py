@@ -8,12 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from metacpo.estimation.batch import Batch
-from metacpo.policies import GaussianPolicy
+from metacpo.policies import Policy
 
 
-def surrogates(
-    policy: GaussianPolicy, phi: Float[Array, " n"], batch: Batch
-) -> tuple[Float[Array, ""], Float[Array, " m"]]:
+def surrogates(policy: Policy, phi: Float[Array, " n"], batch: Batch) -> tuple[Float[Array, ""], Float[Array, " m"]]:
     """(L_R, c) at φ: what is minimised and what must be ≤ 0.
 
         L_R(φ) = −Σ weight · ρ · Â_R                  loss: reward per step, negated
@@ -28,9 +26,7 @@ def surrogates(
     return L_R, batch.c + change
 
 
-def likelihoods(
-    policy: GaussianPolicy, phi: Float[Array, " n"], batch: Batch
-) -> tuple[Float[Array, ""], Float[Array, " m"]]:
+def likelihoods(policy: Policy, phi: Float[Array, " n"], batch: Batch) -> tuple[Float[Array, ""], Float[Array, " m"]]:
     """(L_R, c) at φ with 1 + log ρ in the place of ρ: second derivatives without the score of the data.
 
     For estimators that add this score themselves (E-MAML; formulation I of Rothfuss et al. 2019).
@@ -40,11 +36,11 @@ def likelihoods(
     return L_R, batch.c + jnp.sum((batch.cost_weight * log_ratio)[:, None] * batch.cost_advantage, axis=0)
 
 
-def constraint(policy: GaussianPolicy, phi: Float[Array, " n"], batch: Batch) -> Float[Array, " m"]:
+def constraint(policy: Policy, phi: Float[Array, " n"], batch: Batch) -> Float[Array, " m"]:
     """c(φ) alone."""
     return surrogates(policy, phi, batch)[1]
 
 
-def kl(policy: GaussianPolicy, phi: Float[Array, " n"], phi_new: Float[Array, " n"], batch: Batch) -> Float[Array, ""]:
+def kl(policy: Policy, phi: Float[Array, " n"], phi_new: Float[Array, " n"], batch: Batch) -> Float[Array, ""]:
     """Mean over the batch's states, weighted by `Batch.kl_weight`, of KL(π_φ ‖ π_φ'), in nats."""
     return jnp.sum(batch.kl_weight * policy(phi, batch.z).kl(policy(phi_new, batch.z)))

@@ -101,7 +101,7 @@ def record(
     def step(carry: tuple[State, Array], eps: Float[Array, "1 A"]):
         before, alive = carry
         pi = policy(phi, state.normaliser(before.obs[None]))
-        action = (pi.mean + jnp.exp(pi.log_std) * eps)[0]
+        action = pi.sample(eps)[0]
         after = env.step(task, before, action)
         numbers = jnp.concatenate([after.obs, after.cost, after.reward[None]])
         valid = alive & jnp.all(jnp.isfinite(numbers))

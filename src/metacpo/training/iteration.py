@@ -52,7 +52,7 @@ def meta_iteration(setup: TrainingSetup, state: TrainState) -> tuple[TrainState,
     metrics |= outer_metrics(outer, state.predicted_change, predicted_change)
     metrics |= fault_metrics(loop, outer.step, finite, lost)
     metrics |= inner_state_metrics(setup, inner_state)
-    metrics["Train/PolicyStd"] = jnp.mean(jnp.exp(policy.log_std(theta)))
+    metrics["Train/PolicyStd"] = jnp.mean(policy(theta, loop.first.z).std)
     metrics["Misc/NormaliserDrift"] = drift(state.normaliser, loop)
     return TrainState(theta, inner_state, normaliser, key, state.iteration + 1, predicted_change), metrics
 

@@ -49,6 +49,7 @@ def train(config: Config, run_dir: Path | str, debug_nans: bool = False) -> Run:
     """
     run_dir = Path(run_dir)
     refuse_to_overwrite(run_dir)
+    config = config.located(Path.cwd())
     setup = build(config)
     if config.env not in FAMILIES:  # ours are checked by our tests
         require(make(config.env, config.physics))

@@ -9,13 +9,13 @@ from metacpo.config.limits import limits
 from metacpo.config.reading import ConfigError
 from metacpo.config.schema import Config
 from metacpo.config.sections import WarmupSettings
-from metacpo.envs import make
+from metacpo.envs import UnknownEnvironment, load, make
 from metacpo.envs.base import Environment
 from metacpo.envs.costs import SummedCosts
 from metacpo.envs.observed import History, ObservedTask
 from metacpo.envs.tasks import TaskDistribution
 from metacpo.estimation import EstimationSettings
-from metacpo.policies import GaussianPolicy
+from metacpo.policies import GaussianPolicy, NetworkError, Policy, network_policy
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class TrainingSetup:
 
     env: Environment
     tasks: TaskDistribution
-    policy: GaussianPolicy
+    policy: Policy
     estimation: EstimationSettings
     meta: MetaSettings
     algorithm: Algorithm
@@ -54,20 +54,39 @@ def build(config: Config) -> TrainingSetup:
     if config.observe_task:  # outside of the history, which would repeat the task
         env = ObservedTask(env)
     algorithm = composed(config, len(env.cost_names))
-    if len(config.hidden) > MOST_LAYERS:
-        raise ConfigError(f"hidden: {len(config.hidden)} layers; allowed: at most {MOST_LAYERS}")
-    policy = GaussianPolicy(env.observation_size, env.action_size, config.hidden, config.initial_std)
-    if policy.size > MOST_PARAMETERS:
-        raise ConfigError(f"hidden: makes {policy.size} parameters; allowed: at most {MOST_PARAMETERS}")
     return TrainingSetup(
         env=env,
         tasks=env.tasks.with_cost_limit(limits(config.cost_limit, env.cost_names)),
-        policy=policy,
+        policy=policy_of(config, env),
         estimation=config.estimation,
         meta=config.meta if algorithm.adapts else dataclasses.replace(config.meta, steps=0),
         algorithm=algorithm,
         multiplier=config.rule.multiplier,
     )
+
+
+def policy_of(config: Config, env: Environment) -> Policy:
+    """The user's network if one is named, else the tanh MLP. Raises ConfigError for one that does not fit."""
+    if config.network:
+        policy = _network(config, env)
+    elif len(config.hidden) > MOST_LAYERS:
+        raise ConfigError(f"hidden: {len(config.hidden)} layers; allowed: at most {MOST_LAYERS}")
+    else:
+        policy = GaussianPolicy(env.observation_size, env.action_size, config.hidden, config.initial_std)
+    if policy.size > MOST_PARAMETERS:
+        name = "network" if config.network else "hidden"
+        raise ConfigError(f"{name}: makes {policy.size} parameters; allowed: at most {MOST_PARAMETERS}")
+    return policy
+
+
+def _network(config: Config, env: Environment) -> Policy:
+    try:
+        network = load(config.network)
+        return network_policy(network, env.observation_size, env.action_size, config.initial_std)
+    except UnknownEnvironment as error:
+        raise ConfigError(f"network: {str(error).removeprefix('env: ')}") from error
+    except NetworkError as error:
+        raise ConfigError(f"network: {config.network}: {error}") from error
 
 
 def composed(config: Config, m: int) -> Algorithm:

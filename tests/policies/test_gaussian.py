@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from metacpo.policies import CLIP, STD_FLOOR, Gaussian, GaussianPolicy, Normaliser
+from metacpo.policies import Gaussian, GaussianPolicy
 
 POLICY = GaussianPolicy(observation_size=3, action_size=2, hidden=(3,), initial_std=0.6)
 
 
-def test_log_prob_is_scipys():
+@pytest.mark.parametrize("of_every_state", [False, True])
+def test_log_prob_is_scipys(of_every_state):
     rng = np.random.default_rng(0)
     mean, action, log_std = rng.normal(size=(7, 5, 2)), rng.normal(size=(7, 5, 2)), np.array([-1.2, 0.4])
+    log_std = log_std + rng.normal(size=(7, 5, 2)) if of_every_state else log_std
     pi = Gaussian(jnp.asarray(mean, jnp.float32), jnp.asarray(log_std, jnp.float32))
     expected = stats.norm.logpdf(action, mean, np.exp(log_std)).sum(-1)
     np.testing.assert_allclose(pi.log_prob(jnp.asarray(action, jnp.float32)), expected, rtol=1e-4)
@@ -39,6 +41,30 @@ def test_kl_is_the_integral_of_its_definition(x64):
     assert float(gaussian(p).kl(gaussian(q))) == pytest.approx(expected, rel=1e-6)
     assert float(gaussian(q).kl(gaussian(p))) != pytest.approx(expected, rel=0.1)
     assert float(gaussian(p).kl(gaussian(p))) == 0
+
+
+def test_kl_of_standard_deviations_that_states_have(x64):
+    """The same integral at each of three states."""
+    rng = np.random.default_rng(1)
+    means, stds = rng.normal(size=(2, 3, 1)), np.exp(rng.normal(size=(2, 3, 1)))
+    p, q = (Gaussian(jnp.asarray(mean), jnp.log(jnp.asarray(std))) for mean, std in zip(means, stds, strict=True))
+    for state, found in enumerate(np.asarray(p.kl(q))):
+        a, b = (stats.norm(mean[state, 0], std[state, 0]) for mean, std in zip(means, stds, strict=True))
+
+        def integrand(x, a=a, b=b):
+            return a.pdf(x) * (a.logpdf(x) - b.logpdf(x))
+
+        ends = a.mean() - 12 * a.std(), a.mean() + 12 * a.std()
+        assert found == pytest.approx(integrate.quad(integrand, *ends, limit=200)[0], rel=1e-6)
+
+
+def test_a_sample_is_mean_and_deviation():
+    """The action at which standard normal noise has its probability: log π(sample) = log N(noise) − log σ."""
+    noise = jnp.array([[0.3, -1.1], [2.0, 0.0]])
+    pi = Gaussian(jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([[-1.0, 0.5], [0.2, 0.0]]))
+    expected = (stats.norm.logpdf(noise) - np.asarray(pi.log_std)).sum(-1)
+    np.testing.assert_allclose(pi.log_prob(pi.sample(noise)), expected, rtol=1e-5)
+    np.testing.assert_array_equal(pi.sample(jnp.zeros_like(noise)), pi.mean)
 
 
 def fisher_problem():
@@ -120,30 +146,11 @@ def test_initial_policy():
     assert not np.array_equal(phi, policy.init(jax.random.key(1)))
 
 
-def test_normaliser_merges_as_if_it_had_seen_all_at_once():
-    rng = np.random.default_rng(0)
-    parts = [rng.normal(m, s, (n, 3)) for m, s, n in ((2, 3, 50), (-1, 0.5, 7), (10, 1, 200))]
-    normaliser = Normaliser.init(3)
-    for part in parts:
-        moments = (np.float32(len(part)), *(np.float32(f(part, axis=0)) for f in (np.mean, np.var)))
-        normaliser = normaliser.update(*(jnp.asarray(m) for m in moments))
-    everything = np.concatenate(parts)
-    assert float(normaliser.count) == 257
-    np.testing.assert_allclose(normaliser.mean, everything.mean(axis=0), rtol=1e-5)
-    np.testing.assert_allclose(normaliser.var, everything.var(axis=0), rtol=1e-5)
-    z = normaliser(jnp.asarray(everything, jnp.float32))
-    np.testing.assert_allclose(z, (everything - everything.mean(0)) / everything.std(0), atol=1e-4)
-
-
-def test_normaliser_before_any_data_changes_nothing():
-    obs = jnp.array([[0.5, -3.0]])
-    np.testing.assert_array_equal(Normaliser.init(2)(obs), obs)
-    unchanged = Normaliser.init(2).update(jnp.float32(0), jnp.full(2, 9.0), jnp.full(2, 9.0))
-    np.testing.assert_array_equal(unchanged(obs), obs)
-
-
-def test_normaliser_of_a_constant_observation_stays_finite_and_bounded():
-    normaliser = Normaliser.init(2).update(jnp.float32(10), jnp.array([1.0, 1.0]), jnp.array([0.0, 1.0]))
-    by_hand = [0.005 / STD_FLOOR, CLIP]
-    np.testing.assert_allclose(normaliser(jnp.array([1.005, 1000.0])), by_hand, rtol=1e-4)
-    np.testing.assert_allclose(normaliser(jnp.array([0.0, 0.0])), [-CLIP, -1], rtol=1e-4)
+def test_the_first_parameters_stay_what_they_were():
+    """Bit for bit, layer by layer: runs of an earlier version begin at the same φ."""
+    key, draw = jax.random.key(7), jax.nn.initializers.lecun_normal()
+    first = draw(jax.random.fold_in(key, 0), (3, 3), jnp.float32)
+    last = 0.1 * draw(jax.random.fold_in(key, 1), (3, 2), jnp.float32)
+    log_std = np.full(2, np.log(0.6), np.float32)
+    expected = np.concatenate([np.ravel(first), np.zeros(3), np.ravel(last), np.zeros(2), log_std])
+    np.testing.assert_array_equal(POLICY.init(key, jnp.float32), expected)
