@@ -12,7 +12,7 @@ from rich.console import Console
 
 from metacpo.adaptation import from_run
 from metacpo.adaptation.evaluate import drawn_tasks, evaluate
-from metacpo.adaptation.files import write
+from metacpo.adaptation.files import write, write_rows
 from metacpo.adaptation.from_run import adapt, load_policy
 from metacpo.adaptation.outcomes import COLUMNS, judged
 from metacpo.adaptation.tables import budget_line, difference, table, while_adapting
@@ -118,7 +118,7 @@ def test_files_are_read_back_by_the_report(run, result):
         grid = read.adaptation.grid(split, "return")
         rows = [row for row in result.rows if row.split == split]
         np.testing.assert_allclose(grid.ravel(), [row.episode_return for row in rows], rtol=1e-5)
-        for column, name in zip(COLUMNS[8:], list(vars(rows[0]))[8:], strict=True):
+        for column, name in zip(COLUMNS[8:], list(vars(rows[0]))[8:-1], strict=True):
             assert name.removeprefix("deterministic_") in column
             written = read.adaptation.grid(split, column).ravel()
             np.testing.assert_allclose(written, [float(getattr(row, name)) for row in rows], rtol=1e-5)
@@ -203,8 +203,67 @@ def test_no_constraint_hides_another_s_violation():
     np.testing.assert_allclose(outcome.excess, [[1.0, 0.0]])
     assert outcome.satisfied.tolist() == [[False, True]]
     np.testing.assert_allclose(outcome.limited_cost, [[7.0, 9.0]])
+    np.testing.assert_allclose(outcome.excesses[:, 0], [[-9.0, 1.0]])
     nothing = dataclasses.replace(stats, length=jnp.asarray(zero))
     assert np.isinf(judged(nothing, jnp.asarray(limits), "episode").excess).all()
+
+
+def two_constraints(result):
+    """The first split with a second constraint, "heat", that costs a hundredth of the first under a limit of 0.001."""
+
+    def with_heat(stats):
+        doubled = {
+            name: jnp.concatenate([cost, cost / 100], axis=-1)
+            for name in ("episode_cost", "discounted_cost")
+            for cost in (getattr(stats, name),)
+        }
+        return dataclasses.replace(stats, **doubled)
+
+    one = result.splits[0]
+    adaptation = dataclasses.replace(
+        one.adaptation,
+        stats=with_heat(one.adaptation.stats),
+        deterministic=with_heat(one.adaptation.deterministic),
+    )
+    tasks = dataclasses.replace(one.tasks, cost_limit=jnp.asarray([[1000.0, 0.001]] * 4, jnp.float32))
+    split = dataclasses.replace(one, adaptation=adaptation, tasks=tasks)
+    return dataclasses.replace(result, splits=(split,), cost_names=("walls", "heat"))
+
+
+def test_each_of_several_constraints_has_columns_of_its_own(result, tmp_path):
+    several = two_constraints(result)
+    write_rows(tmp_path / "rows.csv", several)
+    with (tmp_path / "rows.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert tuple(lines[0])[: len(COLUMNS)] == COLUMNS
+    assert tuple(lines[0])[len(COLUMNS) :] == (
+        *("cost/walls", "cost_limit/walls", "deterministic_cost/walls"),
+        *("cost/heat", "cost_limit/heat", "deterministic_cost/heat"),
+    )
+    for line, row in zip(lines, [row for row in result.rows if row.split == "held-out"], strict=True):
+        assert (line["cost_limit/walls"], line["cost_limit/heat"]) == ("1000", "0.001")
+        assert float(line["cost/walls"]) == pytest.approx(row.episode_cost, rel=1e-5)
+        assert float(line["cost/heat"]) == pytest.approx(row.episode_cost / 100, rel=1e-5)
+        assert float(line["deterministic_cost/heat"]) == pytest.approx(row.deterministic_cost / 100, rel=1e-5)
+        assert line["satisfied"] == str(int(row.episode_cost / 100 <= 0.001))
+    write_rows(tmp_path / "one.csv", result)
+    assert (tmp_path / "one.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
+
+
+def test_tables_show_each_of_several_constraints_and_no_sum(result):
+    several, out = two_constraints(result), io.StringIO()
+    Console(file=out, width=120).print(table(several))
+    text = out.getvalue()
+    assert "episode cost " not in text.split("each constraint")[0] and "…" not in text
+    line = next(line for line in text.split("each constraint")[1].splitlines() if " heat " in line and " 1 " in line)
+    costs = [row.episode_cost / 100 for row in result.rows if (row.split, row.step) == ("held-out", 1)]
+    within = sum(cost <= 0.001 for cost in costs)
+    assert f"{np.mean(costs):.3f} [" in line and f"{within}/4" in line and " 0.001 " in line
+    (said,) = while_adapting(several)
+    worst = max(row.episode_cost for row in result.rows if (row.split, row.step) == ("held-out", 0)) / 100 - 0.001
+    assert "policies within every limit" in said and said.endswith(f"worst {worst:.3g} (heat)")
+    (told,) = difference(several, several, ("mujoco", "mjx"))
+    assert "walls " in told and "heat " in told and "episode cost" not in told
 
 
 def test_the_table_says_how_many_steps_were_used(result):

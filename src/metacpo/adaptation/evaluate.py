@@ -55,7 +55,7 @@ def evaluate(
             few, phi = _chosen((tasks, adaptation.phi), drawn)
             paths = _paths(setup, state, few, phi, path_key)
         results.append(SplitResult(split, tasks, adaptation, drawn, paths))
-    return Evaluation(tuple(results), setup.estimation.cost_measure, settings.episodes)
+    return Evaluation(tuple(results), setup.estimation.cost_measure, setup.env.cost_names, settings.episodes)
 
 
 def drawn_tasks(adaptation: Adaptation) -> tuple[int, ...]:

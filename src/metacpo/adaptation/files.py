@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from metacpo.adaptation.outcomes import COLUMNS, Evaluation
+from metacpo.adaptation.outcomes import Evaluation, columns
 from metacpo.envs.tasks import Task
 from metacpo.run_folder import replacing
 
@@ -30,7 +30,7 @@ def write_rows(path: Path, evaluation: Evaluation) -> None:
     """A file of adaptation.csv's columns, replaced as a whole."""
     with replacing(path) as file:
         writer = csv.writer(file)
-        writer.writerow(COLUMNS)
+        writer.writerow(columns(evaluation.cost_names))
         for row in evaluation.rows:
             writer.writerow(row.cells)
 

@@ -31,13 +31,13 @@ from metacpo.training.budget import plan, steps_of_one
 from metacpo.training.clock import Clock
 from metacpo.training.iteration import meta_iteration, warmup_iteration
 from metacpo.training.metrics import MetricsWriter
-from metacpo.training.progress import Row, progress
+from metacpo.training.progress import Row, ShownCost, progress
 from metacpo.training.runs import CONFIG, Run, open_run, refuse_to_overwrite, saved_config
 from metacpo.training.setup import TrainingSetup, build, warmup
 from metacpo.training.state import TrainState, init_state
+from metacpo.training.tags import LIMITED_COST, limit_of, of_constraint
 from metacpo.training.watch import Watch, stop_if_not_finite
 
-LIMITED_COST = {"episode": "Metrics/EpCost", "discounted": "Metrics/DiscountedCost"}
 Iterate = Callable[[TrainState], tuple[TrainState, dict[str, Array]]]
 
 
@@ -194,12 +194,18 @@ def _shown(run: Run, iteration: int, row: dict[str, np.ndarray], clock: Clock) -
         planned_steps=budget.steps,
         steps_per_second=steps_per_second,
         episode_return=float(row["Metrics/EpRet"]),
-        cost=float(row[LIMITED_COST[run.config.estimation.cost_measure]]),
-        cost_limit=float(row["Metrics/CostLimit"]),
+        costs=_shown_costs(run, row),
         kl=float(row["Meta/KL"]),
         case=Case(int(row["Meta/Case"])).name.lower(),
         seconds_left=(budget.steps - budget.steps_until(iteration)) / planned_per_second,
     )
+
+
+def _shown_costs(run: Run, row: dict[str, np.ndarray]) -> tuple[ShownCost, ...]:
+    cost, names = LIMITED_COST[run.config.estimation.cost_measure], run.setup.env.cost_names
+    tags = [of_constraint(cost, name) for name in names] if len(names) > 1 else [cost]
+    pairs = zip(names, tags, strict=True)
+    return tuple(ShownCost(name, float(row[tag]), float(row[limit_of(tag)])) for name, tag in pairs)
 
 
 def _say_how_it_ended(run: Run, console: Console) -> None:

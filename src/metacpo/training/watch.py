@@ -16,11 +16,12 @@ import numpy as np
 
 from metacpo.config.schema import Config
 from metacpo.training import checkpoint, health
+from metacpo.training.health_rules import RULES
 from metacpo.training.metrics import FILE
 from metacpo.training.state import TrainState
 from metacpo.training.tags import describe
 
-LONGEST = max(rule.window for rule in health.RULES)
+LONGEST = max(rule.window for rule in RULES)
 
 
 class NonFiniteError(Exception):
