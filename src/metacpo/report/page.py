@@ -31,8 +31,8 @@ def write_report(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
         out = (runs[0].path if len(runs) == 1 else Path(parent)) / REPORT_NAME
     with own_settings(), np.errstate(over="ignore", invalid="ignore"):  # shown as not finite
         page = render(runs)
-    with replacing(out) as file:
-        file.write(page)
+    with replacing(out) as part:
+        part.write_text(page, encoding="utf-8")
     return out
 
 

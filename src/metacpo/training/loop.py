@@ -114,9 +114,9 @@ def _continue(run: Run, debug_nans: bool) -> Run:
                 if debug_nans:
                     stop_if_not_finite(run.path, config, before, row)
                 if iteration % config.checkpoint_every == 0:
-                    saved = _save(run.path, writer, state)
+                    saved = _save(run, writer, state)
         if saved != int(state.iteration):
-            _save(run.path, writer, state)
+            _save(run, writer, state)
     run = Run(run.path, config, run.setup, state, dict(compilations))
     _say_how_it_ended(run, console)
     return run
@@ -139,10 +139,10 @@ def _iterate(iterate: Iterate, state: TrainState) -> tuple[TrainState, dict[str,
     return jax.block_until_ready(after), {tag: np.asarray(value) for tag, value in metrics.items()}
 
 
-def _save(run_dir: Path, writer: MetricsWriter, state: TrainState) -> int:
+def _save(run: Run, writer: MetricsWriter, state: TrainState) -> int:
     """A checkpoint, after the rows that lead to it: a disk must not have it without them."""
     writer.sync()
-    checkpoint.save(run_dir, state)
+    checkpoint.save(run.path, state, run.config)
     return int(state.iteration)
 
 

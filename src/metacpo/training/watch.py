@@ -74,6 +74,6 @@ def _write(folder: Path, config: Config, before: TrainState, readme: str) -> Non
     part.mkdir()
     config.save(part / "config.toml")
     shutil.copyfile(folder.parent / FILE, part / FILE)
-    checkpoint.save(part, before)
+    checkpoint.save(part, before, config)
     (part / "README").write_text(readme, encoding="utf-8")
     os.replace(part, folder)
