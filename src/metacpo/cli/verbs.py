@@ -17,7 +17,7 @@ from rich.console import Console
 
 from metacpo.cli.assess import AdaptOptions, Split, assess, assess_elsewhere, evaluated, finish, show, split_of
 from metacpo.cli.usage import UsageError, parse
-from metacpo.run_folder import complain, require_writable, writing
+from metacpo.run_folder import complain, require_writable
 
 DEFAULT_PRESET = "point-circle"
 Verb = Callable[[], int]
@@ -112,8 +112,7 @@ class Report:
         folder = _report_folder(self.run_dirs, self.out)
         if folder.is_dir():
             require_writable(folder)
-        with writing(folder):
-            print(write_report(self.run_dirs, self.out))
+        print(write_report(self.run_dirs, self.out))
         return 0
 
 

@@ -68,8 +68,8 @@ def constraint_metrics(names: tuple[str, ...], adapted: EpisodeStats, tasks: Tas
 
 def per_episode(setup: TrainingSetup, stats: EpisodeStats) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """What turns a change of L_R into one of the return, and one of c into one of the limited cost (DESIGN.md §3)."""
-    to_return = -jnp.mean(stats.length)
-    return to_return, jnp.mean(limited(setup.estimation.cost_measure, stats.length, stats.discounted_length))
+    length, discounted = jnp.mean(stats.length), jnp.mean(stats.discounted_length)
+    return -length, limited(setup.estimation.cost_measure, length, discounted)
 
 
 def inner_metrics(setup: TrainingSetup, loop: InnerLoop) -> dict[str, Array]:

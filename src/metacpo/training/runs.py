@@ -67,12 +67,12 @@ def _say_what_was_edited(run_dir: Path, stated: Config, iteration: int) -> None:
         return
     if trained is None:
         return
-    now, then = settings_of(stated), settings_of(trained)
+    now, then = _by_name(stated), _by_name(trained)
     if edited := [f"{name} = {now[name]!r} (then {then[name]!r})" for name in now if now[name] != then[name]]:
         complain(f"{path}: is not what the checkpoint of iteration {iteration} was trained under: {', '.join(edited)}")
 
 
-def settings_of(config: Config) -> dict[str, object]:
+def _by_name(config: Config) -> dict[str, object]:
     """Every setting by its dotted name."""
     flat: dict[str, object] = {}
     for name, value in asdict(config).items():
