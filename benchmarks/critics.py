@@ -37,6 +37,7 @@ from metacpo.algorithms.trust_region import linearise
 from metacpo.estimation import EstimationSettings, make_batch
 from metacpo.estimation.batch import episode_stats
 from metacpo.estimation.critics import CRITICS, CriticName, fit_values
+from metacpo.estimation.measures import limited
 from metacpo.estimation.returns import returns_to_go
 from metacpo.rollout import Trajectory, rollout
 from metacpo.training.runs import open_run
@@ -73,7 +74,7 @@ class Judge:
         settings = self.setup.estimation
         data = self._roll(theta, jax.random.key(2000), JUDGES)
         stats = jax.vmap(lambda d, limit: episode_stats(d, limit, settings))(data, self.tasks.cost_limit)
-        cost = stats.episode_cost if settings.cost_measure == "episode" else stats.discounted_cost
+        cost = limited(settings.cost_measure, stats.episode_cost, stats.discounted_cost)
         return jnp.stack([jnp.mean(stats.episode_return), jnp.mean(cost)])
 
     def estimator(self, settings: EstimationSettings) -> Callable[[Trajectory], jax.Array]:
@@ -90,10 +91,9 @@ class Judge:
         """Two halves of the reference, [2, M, 2, n]."""
         settings = self.setup.estimation
         whole = dataclasses.replace(settings, critic="ridge", cost_critic="ridge", gamma=1.0, lam=1.0, cost_lam=1.0)
-        if settings.cost_measure == "episode":
-            whole = dataclasses.replace(whole, cost_gamma=1.0)
-        else:
-            whole = dataclasses.replace(whole, gamma=settings.gamma)
+        whole = dataclasses.replace(
+            whole, **limited(settings.cost_measure, {"cost_gamma": 1.0}, {"gamma": settings.gamma})
+        )
         estimate, halves = self.estimator(whole), ([], [])
         for i in range(count):
             data = self.roll(self.theta, jax.random.key(3000 + i), 10 * self.episodes)

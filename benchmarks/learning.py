@@ -33,6 +33,7 @@ from metacpo.study.plan import read_study
 from metacpo.training import budget
 from metacpo.training.runs import CONFIG, Run, open_run
 from metacpo.training.setup import build
+from metacpo.training.tags import LIMITED_COLUMN
 
 RUNS = Path("runs")
 TUNING_SEED, TUNING_TASKS = 1, 40  # a preset is chosen on other tasks than it is reported on
@@ -88,7 +89,7 @@ def summary(variant: str, run_dir: Path) -> list[dict[str, object]]:
     last = (read_lines(run_dir / "metrics.csv") or [{"seconds": "0", "env_steps": "0"}])[-1]  # none: untrained
     lines = read_lines(run_dir / "adaptation.csv")
     layout = json.loads((run_dir / "layout.json").read_text(encoding="utf-8"))
-    limited = "episode_cost" if config.estimation.cost_measure == "episode" else "discounted_cost"
+    limited = LIMITED_COLUMN[config.estimation.cost_measure]
     rows = []
     for split, step in dict.fromkeys((line["split"], line["step"]) for line in lines):
         group = [line for line in lines if (line["split"], line["step"]) == (split, step)]

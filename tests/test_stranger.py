@@ -152,7 +152,7 @@ LINKED = (
     "metrics.csv",
     "adaptation.csv",
     "report.html",
-    "report.html.part",
+    "report.part.html",
     "tb",
     "checkpoints/9",
     "render",

@@ -9,10 +9,10 @@ import os
 import socket
 import stat
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
 try:
     import fcntl
@@ -35,13 +35,23 @@ def complain(line: str) -> None:
     print(f"metacpo: {' '.join(line.split())}", file=sys.stderr, flush=True)
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write a file so that whoever reads it, after whatever happens, finds the old text or the new one."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    sync(part)
-    os.replace(part, path)
-    sync(path.parent)
+def part_of(path: Path) -> Path:
+    """Where a file is written until it is complete; with its suffix, by which encoders know what to write."""
+    return path.with_name(f"{path.stem}.part{path.suffix}")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name to write to, whose file takes the place of `path` at the end: whoever reads it, after whatever happens,
+    finds the old file or the whole new one. Of a file that fails, nothing is left."""
+    part = part_of(path)
+    try:
+        yield part
+        sync(part)
+        os.replace(part, path)
+        sync(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:
@@ -61,9 +71,21 @@ def writing(run_dir: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where, why = error.filename or run_dir, error.strerror or str(error)
-        intact = "; checkpoints that are whole stay so" if (run_dir / "checkpoints").is_dir() else ""
-        raise RunError(f"{where}: cannot be written ({why}){intact}") from error
+        raise _unwritable(error.filename or run_dir, run_dir, error) from error
+
+
+def require_writable(folder: Path) -> None:
+    """Raises the same RunError where no file can be made in a folder: before the work, whose result would be lost."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise _unwritable(folder, folder, error) from error
+
+
+def _unwritable(where: str | Path, run_dir: Path, error: OSError) -> RunError:
+    intact = "; checkpoints that are whole stay so" if (run_dir / "checkpoints").is_dir() else ""
+    return RunError(f"{where}: cannot be written ({error.strerror or error}){intact}")
 
 
 @contextmanager
@@ -125,17 +147,3 @@ def short_text(path: Path, longest: int) -> str:
     if len(text) > longest:
         raise OSError(f"more than {longest} characters")
     return text
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[TextIO]:
-    """A text file that takes the place of `path` only when it is complete; of one that fails, nothing is left."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("w", newline="", encoding="utf-8") as file:
-            yield file
-        os.replace(part, path)
-    except BaseException:
-        if part.is_file():
-            part.unlink()
-        raise

@@ -1,6 +1,7 @@
 """The command line: what reaches the library, and that every mistake is one line and the right exit code."""
 
 import dataclasses
+import errno
 import importlib
 import os
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from metacpo import run_folder
 from metacpo.adaptation import evaluate as evaluation
 from metacpo.adaptation import files, tables
 from metacpo.cli import main as cli
@@ -75,6 +77,8 @@ USAGE = [
     ("adapt RUN --cost-limit -1", "cost_limit", "-1.0", "[0, inf)"),
     ("adapt RUN --cost-limit 1 2", "cost_limit", "[1.0, 2.0]", "has 2 numbers; wanted: one for all, or 1"),
     ('adapt RUN --task {"radius":1.3} --tasks 3', "tasks", "3", "one of the two"),
+    ('adapt RUN --task {"radius":1.3} --split shifted', "split", "shifted", "one of the two"),
+    ('render RUN --task {"radius":1.3} --split held-out', "split", "held-out", "one of the two"),
     ("adapt RUN --task {", "task", "'{'", '{"radius": 1.3}'),
     ("adapt RUN --task [1]", "task", "'[1]'", '{"radius": 1.3}'),
     ('adapt RUN --task {"colour":1}', "task", "'colour'", "radius, wall"),
@@ -194,7 +198,7 @@ def evaluated(monkeypatch):
     """What `evaluate` was called with, and what was written; nothing is computed."""
     calls = {}
 
-    def evaluate(setup, state, settings, splits, seed, cost_limit=None, task=None):
+    def evaluate(setup, state, settings, splits, seed, cost_limit=None, task=None, say=None):
         calls["evaluate"] = dict(settings=settings, splits=splits, seed=seed, cost_limit=cost_limit, task=task)
         return "the result"
 
@@ -212,16 +216,18 @@ def evaluated(monkeypatch):
 
 
 def test_adapt_uses_the_options_and_writes_nothing(run_dir, evaluated, capsys):
-    options = '--split shifted --steps 3 --cost-limit 12.5 --seed 4 --task {"radius":1.3}'
+    options = '--steps 3 --cost-limit 12.5 --seed 4 --task {"radius":1.3}'
     assert cli.main(["adapt", str(run_dir), *options.split()]) == 0
     call = evaluated["evaluate"]
     settings = dataclasses.replace(Config.preset(SMOKE).adaptation, steps=3, tasks=1)
-    assert (call["settings"], call["splits"], call["seed"]) == (settings, ("shifted",), 4)
+    assert (call["settings"], call["splits"], call["seed"]) == (settings, ("held-out",), 4)  # which is not looked at
     assert call["cost_limit"] == 12.5
     assert float(call["task"].params["radius"]) == pytest.approx(1.3)
     said = capsys.readouterr().out
     assert "table of the result" in said and "the way to the result" in said
     assert "written" not in evaluated
+    assert cli.main(["adapt", str(run_dir), "--split", "shifted"]) == 0
+    assert evaluated["evaluate"]["splits"] == ("shifted",)
 
 
 @pytest.mark.parametrize("verb", ["adapt", "evaluate", "render"])
@@ -252,6 +258,17 @@ def test_evaluate_writes_both_splits_and_the_report(run_dir, evaluated, capsys):
     assert (call["splits"], call["cost_limit"], call["task"]) == (("held-out", "shifted"), None, None)
     assert (evaluated["written"], evaluated["reported"]) == (run_dir, [run_dir])
     assert str(run_dir / "report.html") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "render", "report"])
+def test_a_folder_that_cannot_be_written_is_said_before_the_work(run_dir, evaluated, monkeypatch, capsys, verb):
+    def read_only(**where):
+        raise OSError(errno.EROFS, "Read-only file system", "/a/name/of/its/own")
+
+    monkeypatch.setattr(run_folder.tempfile, "TemporaryFile", read_only)
+    intact = "; checkpoints that are whole stay so"
+    assert fails(capsys, [verb, str(run_dir)], 1, f"{run_dir}: cannot be written (Read-only file system){intact}")
+    assert evaluated == {}
 
 
 @pytest.mark.parametrize("verb", VERBS)

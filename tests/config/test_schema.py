@@ -264,6 +264,8 @@ def test_unknown_preset_and_unreadable_files(tmp_path):
         Config.preset("point-sphere")
     with pytest.raises(ConfigError, match=r"none\.toml: missing"):
         Config.load(tmp_path / "none.toml")
+    (tmp_path / "marked.toml").write_bytes(b"\xef\xbb\xbfseed = 3\n")  # as Windows' editors save it
+    assert Config.load(tmp_path / "marked.toml").seed == 3
     (tmp_path / "bad.toml").write_text("seed = = 1\n")
     with pytest.raises(ConfigError, match=r"bad\.toml: cannot be read"):
         Config.load(tmp_path / "bad.toml")

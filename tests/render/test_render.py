@@ -144,7 +144,7 @@ def test_the_verb_uses_its_options_and_a_failing_encoder_is_a_line(flat, monkeyp
     run, evaluation = flat
     calls = []
 
-    def evaluate(setup, state, settings, splits, seed, cost_limit, task):
+    def evaluate(setup, state, settings, splits, seed, cost_limit, task, say):
         calls.append((settings.tasks, splits, seed, cost_limit, float(task.params["goal_x"])))
         return evaluation
 
@@ -157,9 +157,9 @@ def test_the_verb_uses_its_options_and_a_failing_encoder_is_a_line(flat, monkeyp
     monkeypatch.setattr("metacpo.training.runs.open_run", lambda path: run)
     monkeypatch.setattr("metacpo.adaptation.evaluate.evaluate", evaluate)
     monkeypatch.setattr(video, "_write_gif", broken)
-    options = '--split shifted --format gif --cost-limit 3 --seed 4 --task {"goal_x":1.25}'
+    options = '--format gif --cost-limit 3 --seed 4 --task {"goal_x":1.25}'
     assert cli.main(["render", str(run.path), *options.split()]) == 0
-    assert calls == [(1, ("shifted",), 4, 3.0, 1.25)]
+    assert calls == [(1, ("held-out",), 4, 3.0, 1.25)]
     captured = capsys.readouterr()
     lines = captured.err.splitlines()
     assert len(lines) == 2

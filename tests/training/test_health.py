@@ -7,6 +7,8 @@ import pytest
 
 from metacpo.solver import Case
 from metacpo.training import health
+from metacpo.training.health_rules import RULES, HealthRule
+from metacpo.training.symptoms import CASES, NOT_FINITE
 from metacpo.training.tags import describe
 from metacpo.training.watch import Watch
 
@@ -16,8 +18,8 @@ COST = "Metrics/EpCost"
 def healthy(count: int) -> dict[str, np.ndarray]:
     """Rows that nothing is wrong with: 20 inner updates each, half of them binding and half slack."""
     ones, zeros = np.ones(count), np.zeros(count)
-    columns = {f"Misc/Case/{case}": zeros for case in health.CASES}
-    columns |= {tag: zeros for tag in health.NOT_FINITE}
+    columns = {f"Misc/Case/{case}": zeros for case in CASES}
+    columns |= {tag: zeros for tag in NOT_FINITE}
     columns |= {"Misc/Case/BINDING": 10 * ones, "Misc/Case/SLACK": 10 * ones}
     columns |= {"Meta/Case": int(Case.BINDING) * ones, "Meta/Accepted": ones, "Misc/Rejected": zeros}
     columns |= {"Meta/KL": 0.01 * ones, "Meta/TrustRegion": 0.02 * ones, "Train/KL": 0.1 * ones}
@@ -27,8 +29,8 @@ def healthy(count: int) -> dict[str, np.ndarray]:
     return columns | {"iteration": np.arange(1, count + 1)}
 
 
-def rule(name: str) -> health.HealthRule:
-    return next(rule for rule in health.RULES if rule.name == name)
+def rule(name: str) -> HealthRule:
+    return next(rule for rule in RULES if rule.name == name)
 
 
 def fires(name: str, **changed) -> bool:
@@ -94,8 +96,8 @@ def test_a_rule_fires_exactly_there(name, trigger, neighbour):
 
 
 def test_every_rule_is_tested_and_says_what_to_do():
-    assert {rule.name for rule in health.RULES} == {name for name, _, _ in EDGES}
-    for each in health.RULES:
+    assert {rule.name for rule in RULES} == {name for name, _, _ in EDGES}
+    for each in RULES:
         assert each.meaning.endswith(".") and each.advice.endswith(".")
 
 
@@ -111,7 +113,7 @@ def test_columns_that_are_missing_or_empty_say_nothing():
 
 
 def test_case_numbers_are_those_of_the_solver():
-    assert [Case[name] for name in health.CASES] == list(range(len(Case)))
+    assert [Case[name] for name in CASES] == list(range(len(Case)))
 
 
 def test_findings_say_when():
@@ -121,10 +123,32 @@ def test_findings_say_when():
     assert (found.rule.name, found.first, found.last, found.count) == ("outer steps rejected", 15, 17, 3)
 
 
+def two_constraints(count: int) -> dict[str, np.ndarray]:
+    """Rows in which the slack of one constraint hides in the sum that the other one is broken."""
+    ones = np.ones(count)
+    costs = {f"{COST}/heat": 10 * ones, f"{COST}/speed": 2 * ones}
+    limits = {"Metrics/CostLimit/heat": 100 * ones, "Metrics/CostLimit/speed": ones}
+    sums = {COST: 12 * ones, "Metrics/CostLimit": 101 * ones}
+    return healthy(count) | costs | limits | sums | {"Misc/Case/RECOVERING": 22 * ones}
+
+
+def test_a_single_constraint_that_is_out_of_reach_is_named():
+    columns = two_constraints(25)
+    (found,) = health.findings(columns, COST)
+    assert (found.rule.name, found.first, found.count) == ("limit out of reach: speed", 20, 6)
+    assert health.findings(columns | {f"{COST}/speed": np.ones(25)}, COST) == []  # at its limit
+    both = health.firing(columns | {f"{COST}/heat": np.full(25, 101.0)}, COST)
+    assert [rule.name for rule in both] == ["limit out of reach: heat", "limit out of reach: speed"]
+    watch, said = Watch(COST), []
+    for i in range(25):
+        said += watch.see(i + 1, {tag: column[i] for tag, column in columns.items() if tag != "iteration"})
+    assert len(said) == 1 and "limit out of reach: speed" in said[0]
+
+
 def test_counters_of_a_row():
     row = {"Metrics/NonFinite": np.float32(2), "Meta/NonFinite": np.float32(0), "Metrics/EpRet": np.float32(1)}
     assert health.not_finite(row) == {"Metrics/NonFinite": 2.0}
-    assert all(describe(tag) for tag in health.NOT_FINITE)
+    assert all(describe(tag) for tag in NOT_FINITE)
 
 
 def test_training_is_told_once():
@@ -137,6 +161,6 @@ def test_training_is_told_once():
 
 def test_the_documentation_lists_every_rule():
     text = (Path(__file__).parents[2] / "docs" / "health.md").read_text(encoding="utf-8")
-    for each in health.RULES:
+    for each in RULES:
         assert f"| {each.name} | {each.threshold} | {each.meaning} | {each.advice} |" in text
-    assert all(f"`{tag}`" in text for tag in health.NOT_FINITE)
+    assert all(f"`{tag}`" in text for tag in NOT_FINITE)

@@ -154,7 +154,7 @@ def resumes(folder: Path, real: bool = False) -> None:
 def test_killed_before_there_was_a_run(tmp_path, left):
     config = dataclasses.replace(TINY, iterations=2)
     if left != "nothing":
-        (tmp_path / ("lock" if left == "a lock" else "config.toml.part")).write_text("seed")
+        (tmp_path / ("lock" if left == "a lock" else "config.part.toml")).write_text("seed")
     process = start(config, tmp_path, False)
     process.join()
     assert process.exitcode == 0

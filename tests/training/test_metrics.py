@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from metacpo.training.metrics import FILE, MetricsError, MetricsWriter
-from metacpo.training.progress import Row, clock, progress
-from metacpo.training.tags import describe
+from metacpo.training.progress import Row, ShownCost, clock, progress
+from metacpo.training.tags import constraints_in, describe, limit_of, of_constraint, todays_name
 
 THIRD = np.float32(1) / np.float32(3)
 
@@ -130,7 +130,7 @@ def test_clock(seconds, text):
     assert clock(seconds) == text
 
 
-ROW = Row(3, 9, 3000, 9000, 12345.6, 7.125, 26.0, 25.0, 0.0098, "binding", 75.0)
+ROW = Row(3, 9, 3000, 9000, 12345.6, 7.125, (ShownCost("walls", 26.0, 25.0),), 0.0098, "binding", 75.0)
 
 
 def test_plain_lines_are_few_and_complete(monkeypatch):
@@ -158,3 +158,27 @@ def test_a_terminal_gets_a_table_that_is_redrawn():
     assert "3/9" in output.getvalue()
     assert "4/9" in output.getvalue()
     assert "\x1b[" in output.getvalue()
+
+
+def test_every_one_of_several_constraints_is_shown_by_name():
+    """In the sum, 5.75 + 10 of .001 + 1000, the first would not be seen to be broken."""
+    costs = (ShownCost("speed", 5.75, 0.001), ShownCost("heat[C]", 10.0, 1000.0))
+    row = dataclasses.replace(ROW, costs=costs)
+    output = io.StringIO()
+    with progress(Console(file=output)) as display:
+        display.show(row)
+    assert "cost speed 5.75  limit speed 0.001  cost heat[C] 10.00  limit heat[C] 1000  KL" in output.getvalue()
+    assert row.styles == {"cost speed": "red", "cost heat[C]": "green"}
+    output = io.StringIO()
+    with progress(Console(file=output, force_terminal=True, width=200)) as display:
+        display.show(row)
+    assert "limit heat[C]" in output.getvalue() and "\x1b[31m5.75" in output.getvalue()
+
+
+def test_tags_of_one_constraint():
+    assert describe("Metrics/EpCost/speed").unit == describe("Metrics/CostLimit/heat [C]").unit == "cost"
+    columns = ("Metrics/CostLimit", "Metrics/CostLimit/heat", "Metrics/CostLimit/speed", "Metrics/EpCost/speed")
+    assert constraints_in(columns) == ["heat", "speed"] and constraints_in(columns[:1]) == []
+    assert limit_of("Metrics/EpCost") == "Metrics/CostLimit"
+    assert limit_of(of_constraint("Metrics/DiscountedCost", "heat")) == "Metrics/CostLimit/heat"
+    assert todays_name("Metrics/EpCost/Edge") == "Metrics/EpCost/Edge"

@@ -17,7 +17,7 @@ from test_kill import TINY, start
 
 from metacpo import load_policy, run_folder
 from metacpo.cli import main as cli
-from metacpo.run_folder import RunError, lock
+from metacpo.run_folder import RunError, lock, require_writable
 from metacpo.runtime.interrupts import Abandoned, run_interruptibly, worker
 from metacpo.training import checkpoint, loop, runs
 from metacpo.training.setup import build
@@ -44,11 +44,11 @@ def test_the_checkpoint_before_a_damaged_one_is_used(tmp_path, damage, capsys):
 
 def test_a_damaged_checkpoint_is_written_again_and_pushes_no_whole_one_out(tmp_path):
     for iteration in (1, 7, 8, 9):
-        flip(checkpoint.save(tmp_path, state(iteration)) / checkpoint.SUMS)
+        flip(checkpoint.save(tmp_path, state(iteration)) / SUMS)
     shutil.rmtree(tmp_path / "checkpoints" / "7")
     checkpoint.save(tmp_path, state(2))
     assert checkpoint.latest(tmp_path) == 2
-    flip(tmp_path / "checkpoints" / "2" / checkpoint.SUMS)
+    flip(tmp_path / "checkpoints" / "2" / SUMS)
     checkpoint.save(tmp_path, state(2))
     assert same(checkpoint.restore(tmp_path, state(0)), state(2))
 
@@ -57,12 +57,13 @@ FULL = """
 import resource, signal, sys
 import test_kill
 from metacpo.training import checkpoint
+from metacpo.training.checksums import SUMS
 from metacpo.cli import main as cli
 run_dir, allowed = sys.argv[1], int(sys.argv[2])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 save = checkpoint.save
-def save_and_fill(path, state):
-    save(path, state)
+def save_and_fill(path, state, config):
+    save(path, state, config)
     if int(state.iteration) == 2:
         resource.setrlimit(resource.RLIMIT_FSIZE, (allowed, allowed))
 checkpoint.save = save_and_fill
@@ -105,6 +106,8 @@ def test_a_disk_that_is_full_or_read_only(tmp_path, how):
             fill(tmp_path / "filler")
         else:
             subprocess.run(["mount", "-o", "remount,ro", tmp_path], check=True)
+            with pytest.raises(RunError, match=rf"{tmp_path}: cannot be written \(Read-only.*; checkpoints that"):
+                require_writable(tmp_path)
             with pytest.raises(RunError, match=r"lock: cannot be written \(Read-only"), lock(tmp_path):
                 pass
         with pytest.raises(checkpoint.CheckpointError, match=r"/2: cannot be written \((No space|Read-only)"):

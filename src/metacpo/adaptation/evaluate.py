@@ -1,6 +1,7 @@
 """Evaluating a meta-policy: adapt it to tasks, judge every policy on the way, write the files of a run folder."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,7 +23,10 @@ EVALUATION = 0x5AFE  # folded into the seed: an evaluation never repeats the key
 REPORT_SEED, REPORT_TASKS = 1000, 100  # what results are reported on: tasks that no preset was tuned on
 PATH_TASKS = 3  # tasks a split whose paths are drawn: the unsafest before adaptation, the middle one, the safest
 PATH_EPISODES = 2
-_adapt_tasks = jax.jit(adapt_tasks, static_argnames=("setup", "settings"))
+GIVEN_TASK = "given task"  # in the place of a split
+Adapt = Callable[[TrainState, Task, Key[Array, ""]], Adaptation]
+_EXECUTABLES: dict[Hashable, Adapt] = {}  # the newest
+MOST_EXECUTABLES = 8
 
 
 def evaluate(
@@ -33,15 +37,17 @@ def evaluate(
     seed: int,
     task: Task | None = None,
     cost_limit: CostLimit | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Evaluation:
-    """Adapt to `settings.tasks` tasks of every split (or to `task` alone), and roll out paths before and after.
+    """Adapt to `settings.tasks` tasks of every split, or to `task` alone, which is of no split and called GIVEN_TASK;
+    roll out paths before and after.
 
     seed draws tasks and rollouts; it is unrelated to the training's, whose keys it never meets. cost_limit
-    replaces the limit of every task. Compiled once for a learner and its settings.
+    replaces the limit of every task. Compiled once for a learner and its settings. `say` is told what takes its time.
     """
     key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
     results = []
-    for index, split in enumerate(splits):
+    for index, split in enumerate(splits if task is None else (GIVEN_TASK,)):
         task_key, adapt_key, path_key = jax.random.split(jax.random.fold_in(key, index), 3)
         if task is None:
             tasks = setup.tasks.sample_batch(task_key, settings.tasks, split)
@@ -50,12 +56,37 @@ def evaluate(
         if cost_limit is not None:
             tasks = with_cost_limit(tasks, cost_limit)
         with jax.default_matmul_precision("highest"):
-            adaptation = _adapt_tasks(setup, state, tasks, adapt_key, settings)
+            adapt = _compiled(setup, state, tasks, adapt_key, settings, say)
+            which = f"{len(tasks.cost_limit)} {split} tasks" if task is None else f"the {GIVEN_TASK}"
+            say(f"adapting to {which} …")
+            adaptation = adapt(state, tasks, adapt_key)
             drawn = drawn_tasks(adaptation)
             few, phi = _chosen((tasks, adaptation.phi), drawn)
             paths = _paths(setup, state, few, phi, path_key)
         results.append(SplitResult(split, tasks, adaptation, drawn, paths))
-    return Evaluation(tuple(results), setup.estimation.cost_measure, settings.episodes)
+    return Evaluation(tuple(results), setup.estimation.cost_measure, setup.env.cost_names, settings.episodes)
+
+
+def _compiled(
+    setup: TrainingSetup,
+    state: TrainState,
+    tasks: Task,
+    key: Key[Array, ""],
+    settings: AdaptationSettings,
+    say: Callable[[str], None],
+) -> Adapt:
+    """`adapt_tasks` of this learner and these settings as one executable, told of while it is made."""
+    shapes = tuple((x.shape, x.dtype) for x in jax.tree.leaves((state, tasks)))
+    name = (setup, settings, shapes, tuple(tasks.params))
+    if name not in _EXECUTABLES:
+        say("compiling adapt_tasks …")
+        begin = time.perf_counter()
+        function = jax.jit(adapt_tasks, static_argnames=("setup", "settings"))
+        _EXECUTABLES[name] = function.lower(setup, state, tasks, key, settings).compile()
+        say(f"compiled in {time.perf_counter() - begin:.1f} s")
+        if len(_EXECUTABLES) > MOST_EXECUTABLES:
+            del _EXECUTABLES[next(iter(_EXECUTABLES))]
+    return _EXECUTABLES[name]
 
 
 def drawn_tasks(adaptation: Adaptation) -> tuple[int, ...]:

@@ -3,36 +3,43 @@
 import csv
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from metacpo.adaptation.outcomes import COLUMNS, Evaluation
+from metacpo.adaptation.outcomes import Evaluation, columns
 from metacpo.envs.tasks import Task
-from metacpo.run_folder import replacing
+from metacpo.run_folder import replacing, writing
 
 
 def write(run_dir: Path, evaluation: Evaluation) -> None:
     """adaptation.csv, paths.csv and layout.json of a run folder, each replaced as a whole."""
     write_rows(run_dir / "adaptation.csv", evaluation)
-    with replacing(run_dir / "paths.csv") as file:
-        writer = csv.writer(file)
+    with _table(run_dir / "paths.csv") as writer:
         writer.writerow(("split", "task", "stage", "episode", "t", "x", "y"))
         for result in evaluation.splits:
             for (index, stage, t, episode), x, y in _points(np.asarray(result.paths)):
                 writer.writerow((result.split, result.drawn[index], stage, episode, t, f"{x:.4f}", f"{y:.4f}"))
-    with replacing(run_dir / "layout.json") as file:
-        layout = {result.split: _layout(result.tasks) for result in evaluation.splits}
-        file.write(json.dumps(layout, indent=1) + "\n")
+    layout = {result.split: _layout(result.tasks) for result in evaluation.splits}
+    with writing(run_dir), replacing(run_dir / "layout.json") as part:
+        part.write_text(json.dumps(layout, indent=1) + "\n", encoding="utf-8")
 
 
 def write_rows(path: Path, evaluation: Evaluation) -> None:
     """A file of adaptation.csv's columns, replaced as a whole."""
-    with replacing(path) as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
+    with _table(path) as writer:
+        writer.writerow(columns(evaluation.cost_names))
         for row in evaluation.rows:
             writer.writerow(row.cells)
+
+
+@contextmanager
+def _table(path: Path) -> Iterator[Any]:
+    """The writer of a CSV file that is replaced as a whole. Raises RunError where it cannot be written."""
+    with writing(path.parent), replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        yield csv.writer(file)
 
 
 def _points(paths: np.ndarray) -> Iterator[tuple[tuple[int, str, int, int], float, float]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from metacpo.adaptation.evaluate import evaluate
 from metacpo.adaptation.outcomes import Row
 from metacpo.config.limits import CostLimit, limits
+from metacpo.config.reading import ConfigError
 from metacpo.config.schema import Config
 from metacpo.config.sections import AdaptationSettings
 from metacpo.policies import TrainedPolicy
@@ -44,20 +45,23 @@ class AdaptedPolicy:
 def adapt(
     run_dir: Path | str,
     task: Mapping[str, object] | None = None,
-    split: str = "held-out",
+    split: str | None = None,
     steps: int | None = None,
     cost_limit: CostLimit | None = None,
     seed: int = 0,
 ) -> AdaptedPolicy:
-    """Adapt a trained run to one task: given by parameters (e.g. {"radius": 1.3}), or drawn from `split`.
+    """Adapt a trained run to one task: given by parameters (e.g. {"radius": 1.3}), or drawn from `split`, held-out if
+    none is given.
 
     `steps` and `cost_limit` (one for all constraints, or one for each) are the run's own where they are not given.
     Raises ConfigError or TaskError, whose one line names the field, for what is not allowed.
     """
+    if task is not None and split is not None:
+        raise ConfigError(f"split: {split!r} beside one given task; allowed: one of the two")
     run = open_run(run_dir)
     wanted = None if task is None else run.setup.tasks.make(task)
     settings = adaptation_settings(run.config, run.setup.env.cost_names, seed, cost_limit, steps, tasks=1)
-    evaluation = evaluate(run.setup, run.state, settings, (split,), seed, wanted, cost_limit)
+    evaluation = evaluate(run.setup, run.state, settings, (split or "held-out",), seed, wanted, cost_limit)
     phi = evaluation.splits[0].adaptation.phi[0]
     return AdaptedPolicy(TrainedPolicy(run.setup.policy, phi, run.state.normaliser), tuple(evaluation.rows))
 

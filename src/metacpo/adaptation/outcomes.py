@@ -8,13 +8,31 @@ from jaxtyping import Array, Bool, Float
 
 from metacpo.adaptation.adapt import Adaptation
 from metacpo.envs.tasks import Task
-from metacpo.estimation.batch import CostMeasure, EpisodeStats
+from metacpo.estimation.batch import EpisodeStats
+from metacpo.estimation.measures import CostMeasure, limited
 
-COLUMNS = (
+COLUMNS = (  # of adaptation.csv, where there is one constraint
     *("split", "task", "step", "return", "episode_cost", "discounted_cost", "cost_limit", "satisfied"),
     *("episodes_within", "deterministic_return", "deterministic_cost", "deterministic_satisfied"),
     *("excess", "deterministic_excess"),
 )
+OF_EACH = ("cost", "cost_limit", "deterministic_cost")  # columns more for each of several constraints
+
+
+def columns(cost_names: tuple[str, ...]) -> tuple[str, ...]:
+    """Of adaptation.csv for these constraints: where they are several, each has columns of its own at the end."""
+    several = cost_names if len(cost_names) > 1 else ()
+    return (*COLUMNS, *(f"{column}/{name}" for name in several for column in OF_EACH))
+
+
+@dataclass(frozen=True)
+class ConstraintRow:
+    """One constraint in a line of adaptation.csv; the costs are those that its limit limits."""
+
+    name: str
+    cost: float
+    cost_limit: float
+    deterministic_cost: float
 
 
 @dataclass(frozen=True)
@@ -41,24 +59,33 @@ class Row:
     deterministic_satisfied: bool
     excess: float
     deterministic_excess: float
+    constraints: tuple[ConstraintRow, ...]
 
     @property
     def cells(self) -> list[str | int]:
-        """In the order of COLUMNS."""
-        values = vars(self).values()
+        """In the order of `columns`."""
+        values = [value for name, value in vars(self).items() if name != "constraints"]
+        if len(self.constraints) > 1:
+            values += [getattr(each, column) for each in self.constraints for column in OF_EACH]
         return [f"{x:.6g}" if isinstance(x, float) else int(x) if isinstance(x, bool) else x for x in values]
 
 
 @dataclass(frozen=True)
 class Judged:
-    """Policies after 0..K updates on each of M tasks; costs are summed over constraints, `excess` is not (see Row)."""
+    """Policies after 0..K updates on each of M tasks; costs are summed over constraints where no m says otherwise."""
 
     episode_return: Float[np.ndarray, "steps M"]
     episode_cost: Float[np.ndarray, "steps M"]
     discounted_cost: Float[np.ndarray, "steps M"]
     limited_cost: Float[np.ndarray, "steps M"]
-    excess: Float[np.ndarray, "steps M"]
+    costs: Float[np.ndarray, "steps M m"]  # the limited one of each constraint
+    excesses: Float[np.ndarray, "steps M m"]  # above the constraint's own limit; infinite without a valid step
     episodes_within: Float[np.ndarray, "steps M"]
+
+    @property
+    def excess(self) -> Float[np.ndarray, "steps M"]:
+        """The largest of the constraints' (see Row)."""
+        return np.max(self.excesses, axis=-1)
 
     @property
     def satisfied(self) -> Bool[np.ndarray, "steps M"]:
@@ -68,14 +95,16 @@ class Judged:
 def judged(stats: EpisodeStats, limits: Float[Array, "M m"], cost_measure: CostMeasure) -> Judged:
     """Statistics [K + 1, M] against the limits of their tasks."""
     episode, discounted = np.asarray(stats.episode_cost), np.asarray(stats.discounted_cost)
-    limited = episode if cost_measure == "episode" else discounted
-    excess = np.max(limited - np.asarray(limits), axis=-1)
+    costs = limited(cost_measure, episode, discounted)
+    excesses = costs - np.asarray(limits)
+    shown = np.asarray(stats.length)[..., None] > 0
     return Judged(
         episode_return=np.asarray(stats.episode_return),
         episode_cost=episode.sum(axis=-1),
         discounted_cost=discounted.sum(axis=-1),
-        limited_cost=limited.sum(axis=-1),
-        excess=np.where(np.asarray(stats.length) > 0, excess, np.inf).astype(excess.dtype),
+        limited_cost=costs.sum(axis=-1),
+        costs=costs,
+        excesses=np.where(shown, excesses, np.inf).astype(excesses.dtype),
         episodes_within=np.asarray(stats.episodes_within),
     )
 
@@ -101,22 +130,28 @@ class SplitResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Adaptation on all tasks of some splits; `cost_measure` says which cost the limits limit."""
+    """Adaptation on all tasks of some splits; `cost_measure` says which cost the limits limit, `cost_names` what it is
+    that each constraint counts."""
 
     splits: tuple[SplitResult, ...]
     cost_measure: CostMeasure
+    cost_names: tuple[str, ...]
     episodes: int  # that an update sees
 
     @property
     def rows(self) -> list[Row]:
         """adaptation.csv, line by line."""
-        return [row for result in self.splits for row in rows_of(result, self.cost_measure)]
+        return [row for result in self.splits for row in self.rows_of(result)]
+
+    def rows_of(self, result: SplitResult) -> Iterator[Row]:
+        """The lines of one split, task by task."""
+        yield from _rows(result, self.cost_measure, self.cost_names)
 
 
-def rows_of(result: SplitResult, cost_measure: CostMeasure) -> Iterator[Row]:
-    """The lines of one split, task by task."""
+def _rows(result: SplitResult, cost_measure: CostMeasure, cost_names: tuple[str, ...]) -> Iterator[Row]:
     drawn, mean = result.stochastic(cost_measure), result.deterministic(cost_measure)
-    limits = np.asarray(result.tasks.cost_limit).sum(axis=-1)
+    each = np.asarray(result.tasks.cost_limit)
+    limits = each.sum(axis=-1)
     for task, step in np.ndindex(drawn.excess.shape[::-1]):
         at = step, task
         yield Row(
@@ -134,4 +169,8 @@ def rows_of(result: SplitResult, cost_measure: CostMeasure) -> Iterator[Row]:
             deterministic_satisfied=bool(mean.satisfied[at]),
             excess=float(drawn.excess[at]),
             deterministic_excess=float(mean.excess[at]),
+            constraints=tuple(
+                ConstraintRow(name, *map(float, (drawn.costs[at][i], each[task, i], mean.costs[at][i])))
+                for i, name in enumerate(cost_names)
+            ),
         )

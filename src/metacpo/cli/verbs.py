@@ -3,25 +3,23 @@
 The first line of a docstring is the verb's help. JAX is imported by the verbs that need it, when they run.
 """
 
-import json
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
 
+from metacpo.cli.assess import AdaptOptions, Split, assess, assess_elsewhere, evaluated, finish, show, split_of
 from metacpo.cli.usage import UsageError, parse
-
-if TYPE_CHECKING:
-    from metacpo.training.runs import Run
+from metacpo.run_folder import complain, require_writable
 
 DEFAULT_PRESET = "point-circle"
-TABLE_WIDTH = 120  # columns, where the output is no terminal
 Verb = Callable[[], int]
 
 
@@ -36,27 +34,7 @@ class Resume:
     def __call__(self) -> int:
         from metacpo.training.loop import resume
 
-        return _finish(resume(self.run_dir, self.debug_nans))
-
-
-@dataclass(frozen=True)
-class AdaptOptions:
-    """How the meta-policy is adapted; what is not given is as in the run's config."""
-
-    steps: int | None = None
-    """Updates on each task."""
-    tasks: int | None = None
-    """Tasks a split; tables that report results have 100."""
-    task: str | None = None
-    """One task instead of random ones, as JSON: '{"radius": 1.3}'."""
-    cost_limit: float | tuple[float, ...] | None = None
-    """Another limit than the one that the run was trained under: one for all constraints, or one for each."""
-    seed: int = 0
-    """Of the tasks and of the rollouts; tables that report results have 1000, whose tasks no preset was tuned on."""
-    history: int | None = None
-    """What the run was trained with; nothing else is allowed."""
-    observe_task: tyro.conf.FlagCreatePairsOff[bool] = False
-    """The run was trained with it."""
+        return finish(resume(self.run_dir, self.debug_nans))
 
 
 @dataclass(frozen=True)
@@ -64,15 +42,15 @@ class Adapt:
     """Adapt the meta-policy of a run to new tasks and print what each update changed."""
 
     run_dir: tyro.conf.Positional[Path]
-    options: Annotated[AdaptOptions, tyro.conf.arg(name="")] = AdaptOptions()
-    split: Literal["held-out", "shifted"] = "held-out"
-    """Where random tasks come from: the training distribution, or beyond it."""
+    options: Annotated[AdaptOptions, tyro.conf.arg(name="")] = field(default_factory=AdaptOptions)
+    split: Split | None = None
+    """Where random tasks come from: the training distribution (the default), or beyond it."""
 
     def __call__(self) -> int:
         from metacpo.training.runs import open_run
 
         run = open_run(self.run_dir)
-        _show(_evaluate(run, self.options, (self.split,)), run)
+        show(evaluated(run, self.options, split_of(self.options, self.split)), run)
         return 0
 
 
@@ -81,7 +59,7 @@ class Evaluate:
     """Adapt to held-out and to shifted tasks; rewrites adaptation.csv and the paths in the run folder."""
 
     run_dir: tyro.conf.Positional[Path]
-    options: Annotated[AdaptOptions, tyro.conf.arg(name="")] = AdaptOptions()
+    options: Annotated[AdaptOptions, tyro.conf.arg(name="")] = field(default_factory=AdaptOptions)
     physics: str | None = None
     """Another engine than the one trained on, beside it: writes adaptation-<physics>.csv and prints the difference."""
 
@@ -90,8 +68,8 @@ class Evaluate:
 
         run = open_run(self.run_dir)
         if self.physics in (None, run.config.physics):
-            return _assess(run, self.options)
-        return _assess_elsewhere(run, open_run(self.run_dir, self.physics), self.options)
+            return assess(run, self.options)
+        return assess_elsewhere(run, open_run(self.run_dir, self.physics), self.options)
 
 
 @dataclass(frozen=True)
@@ -99,9 +77,9 @@ class Render:
     """Film adapted episodes into RUN_DIR/render: by a camera, from above, and their paths as a picture."""
 
     run_dir: tyro.conf.Positional[Path]
-    options: Annotated[AdaptOptions, tyro.conf.arg(name="")] = AdaptOptions()
-    split: Literal["held-out", "shifted"] = "held-out"
-    """Where random tasks come from: the training distribution, or beyond it."""
+    options: Annotated[AdaptOptions, tyro.conf.arg(name="")] = field(default_factory=AdaptOptions)
+    split: Split | None = None
+    """Where random tasks come from: the training distribution (the default), or beyond it."""
     format: Literal["mp4", "gif"] | None = None
     """Of the videos; mp4 where imageio-ffmpeg is installed, else gif, if not given."""
 
@@ -109,11 +87,10 @@ class Render:
         from metacpo.render import Request, render
         from metacpo.training.runs import open_run
 
-        def complain(line: str) -> None:
-            print(f"metacpo: {line}", file=sys.stderr)
-
         run = open_run(self.run_dir)
-        result = _evaluate(run, self.options, (self.split,))
+        splits = split_of(self.options, self.split)
+        require_writable(run.path)
+        result = evaluated(run, self.options, splits, say=lambda line: print(line, file=sys.stderr, flush=True))
         for path in render(run, result, Request(self.format, self.options.seed), complain):
             print(path)
         return 0
@@ -132,6 +109,9 @@ class Report:
 
         if not self.run_dirs:
             raise UsageError("RUN-DIRS: missing; allowed: one or more run folders")
+        folder = _report_folder(self.run_dirs, self.out)
+        if folder.is_dir():
+            require_writable(folder)
         print(write_report(self.run_dirs, self.out))
         return 0
 
@@ -188,12 +168,19 @@ def _train(args: Sequence[str]) -> Verb:
 
             config, now = self.config, time.strftime("%Y%m%d-%H%M%S")
             name = f"{config.preset_name}-{config.algorithm}-seed{config.seed}-{now}"
-            return _finish(train(config, self.run_dir or Path("runs") / name, self.debug_nans))
+            return finish(train(config, self.run_dir or Path("runs") / name, self.debug_nans))
 
     about = (
         f"{_train.__doc__} PRESET is a FILE.toml or one of {', '.join(presets())}; defaults shown are those of {name}."
     )
     return parse(Train, "train PRESET", args[args[:1] == [name] :], about)
+
+
+def _report_folder(run_dirs: Sequence[Path], out: Path | None) -> Path:
+    """Where a report of these runs is written."""
+    if out is not None:
+        return out.parent
+    return run_dirs[0] if len(run_dirs) == 1 else Path(os.path.commonpath([path.resolve().parent for path in run_dirs]))
 
 
 def _asked(args: Sequence[str]) -> dict[str, str]:
@@ -216,85 +203,3 @@ VERBS: dict[str, type | Callable[[Sequence[str]], Verb]] = {
     "check-env": CheckEnv,
     "doctor": Doctor,
 }
-
-
-def _finish(run: "Run") -> int:
-    """After a training: nothing if it was interrupted, else the evaluation and the report."""
-    return _assess(run, AdaptOptions()) if run.finished else 0
-
-
-def _assess(run: "Run", options: AdaptOptions) -> int:
-    """Evaluate on held-out and shifted tasks, write it into the run folder, and draw the report."""
-    from metacpo.adaptation.files import write
-    from metacpo.report import write_report
-
-    result = _evaluate(run, options, ("held-out", "shifted"))
-    write(run.path, result)
-    _show(result, run)
-    names = ["config.toml", "metrics.csv", "adaptation.csv"]
-    if run.budget.iterations:  # a report draws a training; adaptation from scratch has none
-        names.append(write_report([run.path]).name)
-    for name in names:
-        print(run.path / name)
-    return 0
-
-
-def _assess_elsewhere(run: "Run", moved: "Run", options: AdaptOptions) -> int:
-    """Evaluate on the engine trained on and on another, with the same seeds; the run's own files stay."""
-    from metacpo.adaptation.files import write_rows
-    from metacpo.adaptation.tables import difference
-
-    here, there = (_evaluate(where, options, ("held-out", "shifted")) for where in (run, moved))
-    path = run.path / f"adaptation-{moved.config.physics}.csv"
-    write_rows(path, there)
-    _show(there, run)
-    for line in difference(here, there, (run.config.physics, moved.config.physics)):
-        print(line)
-    print(path)
-    return 0
-
-
-def _evaluate(run: "Run", options: AdaptOptions, splits: tuple[str, ...]) -> Any:
-    """Adaptation of the run's meta-policy as `trial` says, checked as the config's own settings are."""
-    from metacpo.adaptation.evaluate import evaluate
-    from metacpo.adaptation.from_run import adaptation_settings
-
-    _require_same_senses(run, options)
-    task = None if options.task is None else run.setup.tasks.make(_json(options.task))
-    if task is not None and options.tasks is not None:
-        raise UsageError(f"tasks: {options.tasks} beside one given task; allowed: one of the two")
-    tasks = options.tasks if task is None else 1
-    settings = adaptation_settings(
-        run.config, run.setup.env.cost_names, options.seed, options.cost_limit, options.steps, tasks
-    )
-    return evaluate(run.setup, run.state, settings, splits, options.seed, cost_limit=options.cost_limit, task=task)
-
-
-def _require_same_senses(run: "Run", options: AdaptOptions) -> None:
-    """A policy sees what it was trained to see: another observation has another size."""
-    if options.history not in (None, run.config.history):
-        allowed = run.config.history
-        raise UsageError(f"history: {options.history} is not what the run was trained with; allowed: {allowed}")
-    if options.observe_task and not run.config.observe_task:
-        raise UsageError("observe_task: true is not what the run was trained with; allowed: false")
-
-
-def _show(result: Any, run: "Run") -> None:
-    from metacpo.adaptation.tables import table, while_adapting
-
-    console = Console()
-    if not console.is_terminal:  # a file has no width: 80 columns would fold the table
-        console = Console(width=TABLE_WIDTH)
-    console.print(table(result, run.env_steps))
-    for line in while_adapting(result):
-        console.print(line, highlight=False, soft_wrap=True)
-
-
-def _json(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):  # no JSON, a number of too many digits, too deep a nesting
-        value = None
-    if not isinstance(value, dict):
-        raise UsageError(f"task: {text!r} is not JSON of the form '{{\"radius\": 1.3}}'")
-    return value

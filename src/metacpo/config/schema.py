@@ -22,11 +22,12 @@ from metacpo.config.reading import RENAMED, ConfigError, fields_of, merged, read
 from metacpo.config.sections import AdaptationSettings, WarmupSettings
 from metacpo.envs import ENVIRONMENTS, PHYSICS, known
 from metacpo.estimation import EstimationSettings
-from metacpo.run_folder import replace_text, short_text
+from metacpo.run_folder import replacing, short_text
 from metacpo.runtime.numeric import shown
 
 PRESETS = files("metacpo") / "presets"
 LONGEST = 2**18  # characters of a file of settings
+BYTE_ORDER_MARK = "\ufeff"  # some editors begin a UTF-8 file with it
 FORMAT = 2  # of run folders, the number in their config.toml; docs/trust.md says what changed it
 
 # Settings that format 2 has no more; what took their place is `confidence`, at its default for such a run.
@@ -158,13 +159,14 @@ class Config:
         stated = dataclasses.asdict(self, dict_factory=_stated)
         if self.network:
             del stated["hidden"]
-        replace_text(path, tomli_w.dumps({"format": FORMAT} | stated))
+        with replacing(path) as part:
+            part.write_text(tomli_w.dumps({"format": FORMAT} | stated), encoding="utf-8")
 
 
 def tree_in(path: Path) -> dict[str, Any]:
     """What a TOML file of settings holds. Raises ConfigError, whose one line names the file."""
     try:
-        return tomllib.loads(short_text(path, LONGEST))
+        return tomllib.loads(short_text(path, LONGEST).removeprefix(BYTE_ORDER_MARK))
     except FileNotFoundError:
         raise ConfigError(f"{path}: missing") from None
     except (OSError, ValueError, RecursionError) as error:  # no text, no TOML, digits or nesting without end

@@ -1,7 +1,6 @@
 """Everything that an update needs of a set of episodes: a fixed batch, and what its numbers mean."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import equinox as eqx
 import jax
@@ -11,11 +10,11 @@ from scipy.stats import t as student_t
 
 from metacpo.estimation.critics import CriticName, fit_values
 from metacpo.estimation.halves import contrasts
+from metacpo.estimation.measures import CostMeasure, limited
 from metacpo.estimation.returns import discounts, gae
 from metacpo.policies import Normaliser
 from metacpo.rollout import Trajectory
 
-CostMeasure = Literal["episode", "discounted"]
 Values = tuple[Float[Array, "*M T B m"], Float[Array, "*M B m"]]  # V(s_t), and V at the episodes' ends
 
 
@@ -91,8 +90,8 @@ def episode_stats(trajectory: Trajectory, cost_limit: Float[Array, " m"], settin
     """Return and cost per episode, averaged over the B episodes of one task with limit h."""
     weights = discounts(settings.gamma, trajectory.reward.shape[0])[:, None, None]
     episode_cost, discounted_cost = jnp.sum(trajectory.cost, axis=0), jnp.sum(weights * trajectory.cost, axis=0)
-    limited = episode_cost if settings.cost_measure == "episode" else discounted_cost
-    within = jnp.all(limited <= cost_limit, axis=-1) & jnp.any(trajectory.valid > 0, axis=0)
+    counted = limited(settings.cost_measure, episode_cost, discounted_cost)
+    within = jnp.all(counted <= cost_limit, axis=-1) & jnp.any(trajectory.valid > 0, axis=0)
     seen = _normalised(trajectory.valid)[..., None]
     obs_mean = jnp.sum(seen * trajectory.obs, axis=(0, 1))
     return EpisodeStats(
@@ -125,7 +124,6 @@ def make_batch(
     """
     z, z_final = normaliser(trajectory.obs), normaliser(trajectory.final_obs)
     valid, m = trajectory.valid, trajectory.cost.shape[-1]
-    episodic = settings.cost_measure == "episode"
 
     # Reward and costs are signals alike, each with its own (γ, λ): one recursion, compiled once.
     signals = jnp.concatenate([trajectory.reward[..., None], trajectory.cost], axis=-1)
@@ -145,7 +143,7 @@ def make_batch(
 
     weight = _normalised(valid)
     fade = discounts(settings.gamma, valid.shape[0])[:, None]
-    cost_weight = weight if episodic else _normalised(valid * fade)
+    cost_weight = limited(settings.cost_measure, weight, _normalised(valid * fade))
     stats = eqx.tree_at(lambda s: s.critic_nonfinite, episode_stats(trajectory, cost_limit, settings), lost)
     c, error = constraint_value(trajectory, stats, cost_limit, settings)
     B, outer = valid.shape[1], settings.outer_confidence
@@ -210,10 +208,9 @@ def constraint_value(
     so that c and L_C have one unit however long episodes are and however they end. The error is std(Σ w_t c_t)/√B/T̄,
     with B − 1 degrees of freedom; a margin is the quantile of Student's distribution times it.
     """
-    cost, length = trajectory.cost, stats.length
-    if settings.cost_measure == "discounted":
-        cost = cost * discounts(settings.gamma, cost.shape[0])[:, None, None]
-        length = stats.discounted_length
+    measure, fade = settings.cost_measure, discounts(settings.gamma, trajectory.cost.shape[0])[:, None, None]
+    cost = limited(measure, trajectory.cost, trajectory.cost * fade)
+    length = limited(measure, stats.length, stats.discounted_length)
     per_episode = jnp.sum(cost, axis=0)
     B = per_episode.shape[0]
     error = jnp.std(per_episode, axis=0) / jnp.sqrt(jnp.asarray(max(B - 1, 1), cost.dtype))

@@ -11,7 +11,7 @@ from metacpo.report import curves, paths, tables, updates
 from metacpo.report.read import ReportError, Run, read_run
 from metacpo.report.style import Panel, own_settings, run_colour, to_svg
 from metacpo.report.summary import Verdict, verdict
-from metacpo.run_folder import replacing
+from metacpo.run_folder import replacing, writing
 
 CSS = Path(__file__).with_name("page.css")
 REPORT_NAME = "report.html"
@@ -31,8 +31,8 @@ def write_report(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
         out = (runs[0].path if len(runs) == 1 else Path(parent)) / REPORT_NAME
     with own_settings(), np.errstate(over="ignore", invalid="ignore"):  # shown as not finite
         page = render(runs)
-    with replacing(out) as file:
-        file.write(page)
+    with writing(out.parent), replacing(out) as part:
+        part.write_text(page, encoding="utf-8")
     return out
 
 

@@ -1,6 +1,7 @@
 """Checkpoints of a run: the whole TrainState, by Orbax, with a checksum of every file.
 
     checkpoints/<iteration>/             what Orbax wrote (arrays in TensorStore's OCDBT format, metadata)
+    checkpoints/<iteration>/config.toml  the settings that the state was trained under
     checkpoints/<iteration>/SHA256SUMS   `sha256sum -c` reads it; written last
     checkpoints/<anything else>          what an interrupted write left; the next write removes it
 
@@ -10,7 +11,6 @@ number), and what it raises about the others names no file: the checksums are ve
 """
 
 import errno
-import hashlib
 import logging
 import os
 import shutil
@@ -24,11 +24,13 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jax import Array
 
+from metacpo.config.schema import Config
 from metacpo.run_folder import complain, sync
+from metacpo.training.checksums import find_damage, write_sums
 from metacpo.training.state import TrainState
 
 FOLDER = "checkpoints"
-SUMS = "SHA256SUMS"
+SETTINGS = "config.toml"
 KEEP = 3  # the newest ones
 OVERHEAD = 2**17  # bytes of a checkpoint beyond its numbers, generously
 
@@ -45,9 +47,10 @@ class CheckpointError(Exception):
     """No checkpoint, or a damaged one; the message is one line that names the folder or the file."""
 
 
-def save(run_dir: Path, state: TrainState) -> Path:
+def save(run_dir: Path, state: TrainState, config: Config | None = None) -> Path:
     """Write the checkpoint of `state`, named after its iteration, and delete all but the newest KEEP.
 
+    config: what the state was trained under, for `settings`; a state that nothing was trained for has none.
     Raises CheckpointError where it cannot be written (disk full); those before it are untouched then.
     """
     parent, iteration = run_dir.resolve() / FOLDER, int(state.iteration)
@@ -55,7 +58,7 @@ def save(run_dir: Path, state: TrainState) -> Path:
     try:
         _clear(parent)
         _try_disk(parent / "room.part", OVERHEAD + sum(x.nbytes for x in _arrays(state).values()))
-        _write(part, state)
+        _write(part, state, config)
         if folder.exists():  # found damaged, or this state would not have been computed again
             os.rename(folder, parent / f"{iteration}.damaged")
         os.rename(part, folder)
@@ -77,10 +80,8 @@ def restore(run_dir: Path, like: TrainState) -> TrainState:
     parent, damage = run_dir / FOLDER, []
     for number in reversed(_iterations(run_dir)):
         folder = parent / str(number)
-        try:
-            _verify(folder)
-        except CheckpointError as error:
-            damage.append(str(error))
+        if line := find_damage(folder):
+            damage.append(line)
             continue
         for line in damage:
             complain(f"{line}; the checkpoint of iteration {number} is used instead")
@@ -118,12 +119,13 @@ def _todays_name(name: str) -> str:
     return name
 
 
-def _write(folder: Path, state: TrainState) -> None:
+def _write(folder: Path, state: TrainState, config: Config | None) -> None:
     """A new checkpoint, on the disk when this returns."""
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
         checkpointer.save(folder, args=ocp.args.StandardSave(_arrays(state)))
-    lines = [f"{_digest(path)}  {path.relative_to(folder)}\n" for path in _files(folder)]
-    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+    if config is not None:
+        config.save(folder / SETTINGS)
+    write_sums(folder)
     for path in (*folder.rglob("*"), folder):
         sync(path)
 
@@ -171,6 +173,15 @@ def _quiet() -> Iterator[None]:
         logger.disabled = was
 
 
+def settings(run_dir: Path, iteration: int) -> Config | None:
+    """What the checkpoint of this iteration was trained under; None where it does not say, as older ones do not.
+
+    Raises ConfigError for settings that this version cannot read.
+    """
+    path = run_dir / FOLDER / str(iteration) / SETTINGS
+    return Config.saved(path) if path.is_file() else None
+
+
 def latest(run_dir: Path) -> int | None:
     """The iteration of the newest checkpoint."""
     return max(_iterations(run_dir), default=None)
@@ -181,35 +192,6 @@ def _iterations(run_dir: Path) -> list[int]:
     if not folder.is_dir():
         return []
     return sorted(int(path.name) for path in folder.iterdir() if path.is_dir() and path.name.isdecimal())
-
-
-def _verify(folder: Path) -> None:
-    """Every file that was saved must be there and unchanged."""
-    sums = folder / SUMS
-    if not sums.is_file():
-        raise CheckpointError(f"{sums}: missing")
-    try:
-        lines = sums.read_text(encoding="utf-8").splitlines()
-        saved = {folder / name: digest for digest, name in (line.split("  ", 1) for line in lines)}
-    except (OSError, ValueError):  # a line without its two parts, or text that is not UTF-8
-        raise CheckpointError(f"{sums}: damaged") from None
-    present = set(_files(folder))
-    for path in present - saved.keys():
-        raise CheckpointError(f"{path}: not listed in {sums.name}")
-    for path, digest in saved.items():
-        if path not in present:
-            raise CheckpointError(f"{path}: missing")
-        if _digest(path) != digest:
-            raise CheckpointError(f"{path}: damaged")
-
-
-def _files(folder: Path) -> list[Path]:
-    """The files of a checkpoint without its checksums."""
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / SUMS)
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _arrays(state: TrainState) -> dict[str, Array]:

@@ -14,14 +14,16 @@ from metacpo.algorithms.objectives import PIDLagrangian
 from metacpo.algorithms.policy_update import StepStats
 from metacpo.envs.tasks import Task
 from metacpo.estimation.batch import EpisodeStats
+from metacpo.estimation.measures import limited
 from metacpo.solver import Case
 from metacpo.training.setup import TrainingSetup
 from metacpo.training.state import PredictedChange
+from metacpo.training.tags import of_constraint
 
 
 def limited_cost(setup: TrainingSetup, stats: EpisodeStats) -> Float[Array, "*M m"]:
     """The cost that the limit limits."""
-    return stats.episode_cost if setup.estimation.cost_measure == "episode" else stats.discounted_cost
+    return limited(setup.estimation.cost_measure, stats.episode_cost, stats.discounted_cost)
 
 
 def adapted_metrics(setup: TrainingSetup, loop: InnerLoop, tasks: Task) -> dict[str, Array]:
@@ -49,14 +51,25 @@ def adapted_metrics(setup: TrainingSetup, loop: InnerLoop, tasks: Task) -> dict[
         row[f"Adapt/step{k}/EpRet"] = jnp.mean(stats.episode_return[k])
         row[f"Adapt/step{k}/EpCost"] = jnp.mean(jnp.sum(stats.episode_cost[k], -1))
         row[f"Adapt/step{k}/DiscountedCost"] = jnp.mean(jnp.sum(stats.discounted_cost[k], -1))
+    return row | constraint_metrics(setup.env.cost_names, adapted, tasks)
+
+
+def constraint_metrics(names: tuple[str, ...], adapted: EpisodeStats, tasks: Task) -> dict[str, Array]:
+    """Cost and limit of each of several constraints: no sum says whether one of them is broken."""
+    if len(names) == 1:
+        return {}
+    task_weight, row = task_weights(adapted.length > 0), {}
+    for i, name in enumerate(names):
+        row[of_constraint("Metrics/EpCost", name)] = masked_mean(adapted.episode_cost[:, i], task_weight)
+        row[of_constraint("Metrics/DiscountedCost", name)] = masked_mean(adapted.discounted_cost[:, i], task_weight)
+        row[of_constraint("Metrics/CostLimit", name)] = jnp.mean(tasks.cost_limit[:, i])
     return row
 
 
 def per_episode(setup: TrainingSetup, stats: EpisodeStats) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """What turns a change of L_R into one of the return, and one of c into one of the limited cost (DESIGN.md §3)."""
-    length = jnp.mean(stats.length)
-    discounted = setup.estimation.cost_measure == "discounted"
-    return -length, jnp.mean(stats.discounted_length) if discounted else length
+    length, discounted = jnp.mean(stats.length), jnp.mean(stats.discounted_length)
+    return -length, limited(setup.estimation.cost_measure, length, discounted)
 
 
 def inner_metrics(setup: TrainingSetup, loop: InnerLoop) -> dict[str, Array]:

@@ -31,13 +31,13 @@ from metacpo.training.budget import plan, steps_of_one
 from metacpo.training.clock import Clock
 from metacpo.training.iteration import meta_iteration, warmup_iteration
 from metacpo.training.metrics import MetricsWriter
-from metacpo.training.progress import Row, progress
+from metacpo.training.progress import Row, ShownCost, progress
 from metacpo.training.runs import CONFIG, Run, open_run, refuse_to_overwrite, saved_config
 from metacpo.training.setup import TrainingSetup, build, warmup
 from metacpo.training.state import TrainState, init_state
+from metacpo.training.tags import LIMITED_COST, limit_of, of_constraint
 from metacpo.training.watch import Watch, stop_if_not_finite
 
-LIMITED_COST = {"episode": "Metrics/EpCost", "discounted": "Metrics/DiscountedCost"}
 Iterate = Callable[[TrainState], tuple[TrainState, dict[str, Array]]]
 
 
@@ -115,9 +115,9 @@ def _continue(run: Run, debug_nans: bool) -> Run:
                 if debug_nans:
                     stop_if_not_finite(run.path, config, before, row)
                 if iteration % config.checkpoint_every == 0:
-                    saved = _save(run.path, writer, state)
+                    saved = _save(run, writer, state)
         if saved != int(state.iteration):
-            _save(run.path, writer, state)
+            _save(run, writer, state)
     run = Run(run.path, config, run.setup, state, dict(compilations))
     _say_how_it_ended(run, console)
     return run
@@ -140,10 +140,10 @@ def _iterate(iterate: Iterate, state: TrainState) -> tuple[TrainState, dict[str,
     return jax.block_until_ready(after), {tag: np.asarray(value) for tag, value in metrics.items()}
 
 
-def _save(run_dir: Path, writer: MetricsWriter, state: TrainState) -> int:
+def _save(run: Run, writer: MetricsWriter, state: TrainState) -> int:
     """A checkpoint, after the rows that lead to it: a disk must not have it without them."""
     writer.sync()
-    checkpoint.save(run_dir, state)
+    checkpoint.save(run.path, state, run.config)
     return int(state.iteration)
 
 
@@ -195,12 +195,18 @@ def _shown(run: Run, iteration: int, row: dict[str, np.ndarray], clock: Clock) -
         planned_steps=budget.steps,
         steps_per_second=steps_per_second,
         episode_return=float(row["Metrics/EpRet"]),
-        cost=float(row[LIMITED_COST[run.config.estimation.cost_measure]]),
-        cost_limit=float(row["Metrics/CostLimit"]),
+        costs=_shown_costs(run, row),
         kl=float(row["Meta/KL"]),
         case=Case(int(row["Meta/Case"])).name.lower(),
         seconds_left=(budget.steps - budget.steps_until(iteration)) / planned_per_second,
     )
+
+
+def _shown_costs(run: Run, row: dict[str, np.ndarray]) -> tuple[ShownCost, ...]:
+    cost, names = LIMITED_COST[run.config.estimation.cost_measure], run.setup.env.cost_names
+    tags = [of_constraint(cost, name) for name in names] if len(names) > 1 else [cost]
+    pairs = zip(names, tags, strict=True)
+    return tuple(ShownCost(name, float(row[tag]), float(row[limit_of(tag)])) for name, tag in pairs)
 
 
 def _say_how_it_ended(run: Run, console: Console) -> None:

@@ -127,7 +127,7 @@ def _widen(path: Path, columns: Sequence[str]) -> None:
     """The same rows under today's names and more columns, empty where they have none; the file is replaced whole."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = [{todays_name(tag): cell for tag, cell in row.items()} for row in csv.DictReader(file)]
-    with replacing(path) as file:
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)

@@ -5,14 +5,24 @@ from dataclasses import dataclass
 
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 PLAIN_INTERVAL = 10.0  # seconds between two plain lines
 
 
 @dataclass(frozen=True)
+class ShownCost:
+    """The cost that a limit limits; `name` of its constraint."""
+
+    name: str
+    cost: float
+    limit: float
+
+
+@dataclass(frozen=True)
 class Row:
-    """The numbers of one meta-iteration that are shown; cost is the one that cost_limit limits.
+    """The numbers of one meta-iteration that are shown; one entry of costs a constraint.
 
     env_steps of planned_steps are used so far; where episodes end early, fewer than planned are used to the end.
     """
@@ -23,8 +33,7 @@ class Row:
     planned_steps: int
     steps_per_second: float
     episode_return: float
-    cost: float
-    cost_limit: float
+    costs: tuple[ShownCost, ...]
     kl: float
     case: str
     seconds_left: float
@@ -37,12 +46,24 @@ class Row:
             "steps": counted(self.env_steps, self.planned_steps),
             "steps/s": f"{self.steps_per_second:,.0f}",
             "return": f"{self.episode_return:.2f}",
-            "cost": f"{self.cost:.2f}",
-            "limit": f"{self.cost_limit:g}",
+            **{heading: text for each in self.costs for heading, text in self._cost_cells(each).items()},
             "KL": f"{self.kl:.4f}",
             "case": self.case,
             "time left": clock(self.seconds_left),
         }
+
+    @property
+    def styles(self) -> dict[str, str]:
+        """The colour of every cost by its heading: whether it is within its limit."""
+        return {f"cost{self._of(each)}": "green" if each.cost <= each.limit else "red" for each in self.costs}
+
+    def _cost_cells(self, each: ShownCost) -> dict[str, str]:
+        of = self._of(each)
+        return {f"cost{of}": f"{each.cost:.2f}", f"limit{of}": f"{each.limit:g}"}
+
+    def _of(self, each: ShownCost) -> str:
+        """What tells the headings of several constraints apart."""
+        return f" {each.name}" if len(self.costs) > 1 else ""
 
 
 class LiveProgress:
@@ -59,10 +80,13 @@ class LiveProgress:
         self._live.stop()
 
     def show(self, row: Row) -> None:
-        table = Table(*row.cells, box=None, header_style="dim", pad_edge=False)
-        style = "green" if row.cost <= row.cost_limit else "red"
-        table.add_row(*(f"[{style}]{text}[/]" if name == "cost" else text for name, text in row.cells.items()))
+        table = Table(*map(_heading, row.cells), box=None, header_style="dim", pad_edge=False)
+        table.add_row(*(Text(text, row.styles.get(name, "")) for name, text in row.cells.items()))
         self._live.update(table, refresh=True)
+
+
+def _heading(name: str) -> Column:
+    return Column(Text(name))  # a constraint's name is no markup
 
 
 class PlainProgress:
@@ -83,7 +107,7 @@ class PlainProgress:
             return
         self._last = now
         line = "  ".join(f"{name} {text}" for name, text in row.cells.items())
-        self._console.print(line, soft_wrap=True, highlight=False)
+        self._console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def progress(console: Console) -> LiveProgress | PlainProgress:

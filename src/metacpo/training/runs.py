@@ -1,11 +1,11 @@
 """A run and its folder: where its settings, its checkpoints and its numbers are."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from metacpo.config.schema import Config, ConfigError
 from metacpo.envs import source_path
-from metacpo.run_folder import LOCK, RunError, RunExistsError, find_unsafe_path
+from metacpo.run_folder import LOCK, RunError, RunExistsError, complain, find_unsafe_path, part_of
 from metacpo.training import checkpoint
 from metacpo.training.budget import Budget, plan
 from metacpo.training.metrics import steps_used
@@ -45,20 +45,44 @@ class Run:
 def open_run(run_dir: Path | str, physics: str | None = None) -> Run:
     """The run in a folder at its newest whole checkpoint, on another engine if `physics` names one. Only reads.
 
+    Where config.toml is not what the checkpoint was trained under, one line on stderr says in which settings.
     Raises RunError or CheckpointError, naming the file. An environment or a network of the user's own is imported from
     where it was trained, but never from within the run folder: whoever sends a run must not send code with it.
     """
     run_dir = Path(run_dir)
-    config = saved_config(run_dir)
-    if physics is not None:
-        config = replace(config, physics=physics)
+    stated = saved_config(run_dir)
+    config = stated if physics is None else replace(stated, physics=physics)
     setup = build(config)
-    return Run(run_dir, config, setup, checkpoint.restore(run_dir, init_state(setup, config.seed)))
+    state = checkpoint.restore(run_dir, init_state(setup, config.seed))
+    _say_what_was_edited(run_dir, stated, int(state.iteration))
+    return Run(run_dir, config, setup, state)
+
+
+def _say_what_was_edited(run_dir: Path, stated: Config, iteration: int) -> None:
+    path = run_dir / CONFIG
+    try:
+        trained = checkpoint.settings(run_dir, iteration)
+    except ConfigError as error:  # an environment that was renamed since, settings of another version
+        complain(f"{error}; whether {path} was edited since is not known")
+        return
+    if trained is None:
+        return
+    now, then = _by_name(stated), _by_name(trained)
+    if edited := [f"{name} = {now[name]!r} (then {then[name]!r})" for name in now if now[name] != then[name]]:
+        complain(f"{path}: is not what the checkpoint of iteration {iteration} was trained under: {', '.join(edited)}")
+
+
+def _by_name(config: Config) -> dict[str, object]:
+    """Every setting by its dotted name."""
+    flat: dict[str, object] = {}
+    for name, value in asdict(config).items():
+        flat |= {f"{name}.{key}": x for key, x in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
 
 
 def refuse_to_overwrite(run_dir: Path) -> None:
     """A lock alone, or half a config, is what a process left that was killed before there was a run."""
-    nothing = {LOCK, f"{CONFIG}.part"}
+    nothing = {LOCK, part_of(run_dir / CONFIG).name}
     if run_dir.exists() and (not run_dir.is_dir() or {path.name for path in run_dir.iterdir()} - nothing):
         raise RunExistsError(f"run-dir: {str(run_dir)!r} exists; allowed: a new or an empty folder")
 

@@ -1,6 +1,7 @@
 """What every column of metrics.csv means: the glossary of the tags."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -12,12 +13,21 @@ class Tag:
     description: str
 
 
-# {k} stands for the number of an inner step, {case} for a name of metacpo.solver.Case.
+# By the setting estimation.cost_measure, what the cost that the limit limits is called in the files of a run.
+LIMITED_COST = {"episode": "Metrics/EpCost", "discounted": "Metrics/DiscountedCost"}  # in metrics.csv
+LIMITED_COLUMN = {"episode": "episode_cost", "discounted": "discounted_cost"}  # in adaptation.csv
+COST_LIMIT = "Metrics/CostLimit"
+
+# {k} stands for the number of an inner step, {case} for a name of metacpo.solver.Case, {constraint} for a name of the
+# environment's costs: such columns are there where a run has several constraints.
 TAGS = {
     "Metrics/EpRet": Tag("return", "Mean undiscounted return of an episode, adapted."),
     "Metrics/EpCost": Tag("cost", "Mean undiscounted cost of an episode, adapted."),
+    "Metrics/EpCost/{constraint}": Tag("cost", "The same of one of several constraints; without a name, their sum."),
     "Metrics/DiscountedCost": Tag("cost", "Mean discounted cost of an episode, adapted."),
+    "Metrics/DiscountedCost/{constraint}": Tag("cost", "The same of one of several constraints."),
     "Metrics/CostLimit": Tag("cost", "Mean limit of the tasks, on the cost measure of the run."),
+    "Metrics/CostLimit/{constraint}": Tag("cost", "The same of one of several constraints."),
     "Metrics/SatisfiedFraction": Tag("1", "Share of the tasks whose adapted cost is within the limit."),
     "Metrics/SatisfiedWhileAdapting": Tag("1", "Share of the policies before the last update within the limit."),
     "Metrics/ExcessWhileAdapting": Tag("cost", "Cost above the limit, summed over policies before the last update."),
@@ -76,11 +86,30 @@ TAGS = {
 def describe(tag: str) -> Tag:
     """The entry of TAGS for a column of metrics.csv. Raises KeyError for a tag that nobody has described."""
     general = re.sub(r"^Adapt/step\d+/", "Adapt/step{k}/", tag)
-    return TAGS[re.sub(r"^Misc/Case/\w+$", "Misc/Case/{case}", general)]
+    general = re.sub(r"^Misc/Case/\w+$", "Misc/Case/{case}", general)
+    return TAGS[re.sub(r"^(Metrics/(EpCost|DiscountedCost|CostLimit))/.+$", r"\1/{constraint}", general)]
+
+
+def of_constraint(tag: str, name: str) -> str:
+    """The column of one of several constraints, beside the one of their sum."""
+    return f"{tag}/{name}"
+
+
+def constraints_in(tags: Iterable[str]) -> list[str]:
+    """The names of the constraints that have columns of their own; none where there is one constraint."""
+    return [tag.removeprefix(f"{COST_LIMIT}/") for tag in tags if tag.startswith(f"{COST_LIMIT}/")]
+
+
+def limit_of(cost: str) -> str:
+    """The column of the limit on what a column of LIMITED_COST's, or of one constraint, counts."""
+    (general,) = (tag for tag in LIMITED_COST.values() if cost == tag or cost.startswith(f"{tag}/"))
+    return COST_LIMIT + cost.removeprefix(general)
 
 
 def todays_name(tag: str) -> str:
     """A tag's name in this version: runs of earlier ones logged some under another."""
+    if tag.startswith("Metrics/"):  # they never had another, and some end in a constraint's name
+        return tag
     for old, new in (("Promised", "Predicted"), ("Realised", "Actual"), ("/Edge", "/DerivativeClipped")):
         if tag.endswith(old):
             return tag.removesuffix(old) + new

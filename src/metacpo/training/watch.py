@@ -16,11 +16,12 @@ import numpy as np
 
 from metacpo.config.schema import Config
 from metacpo.training import checkpoint, health
+from metacpo.training.health_rules import RULES
 from metacpo.training.metrics import FILE
 from metacpo.training.state import TrainState
 from metacpo.training.tags import describe
 
-LONGEST = max(rule.window for rule in health.RULES)
+LONGEST = max(rule.window for rule in RULES)
 
 
 class NonFiniteError(Exception):
@@ -73,6 +74,6 @@ def _write(folder: Path, config: Config, before: TrainState, readme: str) -> Non
     part.mkdir()
     config.save(part / "config.toml")
     shutil.copyfile(folder.parent / FILE, part / FILE)
-    checkpoint.save(part, before)
+    checkpoint.save(part, before, config)
     (part / "README").write_text(readme, encoding="utf-8")
     os.replace(part, folder)
