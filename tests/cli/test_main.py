@@ -177,11 +177,13 @@ def trained(monkeypatch, run_dir):
 def test_options_reach_the_config(trained, tmp_path):
     options = "--seed 3 --algorithm cpo --iterations 7 --cost-limit 12.5 --hidden 4 2".split()
     options += "--meta.steps 2 --outer.max-kl 0.1 --observe-task --history 3".split()
+    options += "--observe-limit --limit-factors 0.5 2".split()
     assert cli.main(["train", SMOKE, *options, "--run-dir", str(tmp_path / "run")]) == 0
     config, folder = trained[0]
     expected = Config.preset(
         SMOKE, seed=3, algorithm="cpo", iterations=7, cost_limit=12.5, hidden=(4, 2),
-        meta={"steps": 2}, outer={"max_kl": 0.1}, observe_task=True, history=3,
+        meta={"steps": 2}, outer={"max_kl": 0.1}, observe_task=True, history=3, observe_limit=True,
+        limit_factors=(0.5, 2.0),
     )  # fmt: skip
     assert (config, folder) == (expected, tmp_path / "run")
 
@@ -236,6 +238,7 @@ def test_adapt_uses_the_options_and_writes_nothing(run_dir, evaluated, capsys):
     [
         (["--history", "3"], "history: 3 is not what the run was trained with; allowed: 0"),
         (["--observe-task"], "observe_task: true is not what the run was trained with; allowed: false"),
+        (["--observe-limit"], "observe_limit: true is not what the run was trained with; allowed: false"),
     ],
 )
 def test_a_policy_sees_what_it_was_trained_to_see(run_dir, evaluated, capsys, verb, options, message):
@@ -244,10 +247,10 @@ def test_a_policy_sees_what_it_was_trained_to_see(run_dir, evaluated, capsys, ve
 
 
 def test_what_the_run_was_trained_with_may_be_said_again(tmp_path, evaluated, capsys):
-    config = Config.preset("navigation", history=2, observe_task=True)
+    config = Config.preset("navigation", history=2, observe_task=True, observe_limit=True)
     config.save(tmp_path / "config.toml")
     checkpoint.save(tmp_path, init_state(build(config), config.seed))
-    assert cli.main(["adapt", str(tmp_path), "--history", "2", "--observe-task"]) == 0
+    assert cli.main(["adapt", str(tmp_path), "--history", "2", "--observe-task", "--observe-limit"]) == 0
     fails(capsys, ["adapt", str(tmp_path), "--history", "0"], 2, "history: 0 is not what", "allowed: 2")
 
 

@@ -10,8 +10,9 @@ from metacpo.envs import make
 from metacpo.envs.base import action_bound
 from metacpo.envs.check import check
 from metacpo.envs.costs import SummedCosts
-from metacpo.envs.observed import History, ObservedTask
+from metacpo.envs.observed import History, ObservedLimit, ObservedTask
 from metacpo.envs.scene import Embodied, scene_of
+from metacpo.envs.tasks import with_cost_limit
 from metacpo.envs.wrapped import innermost
 from metacpo.training.setup import build
 
@@ -22,6 +23,7 @@ WRAPPERS = {
     "task": ObservedTask,
     "history": lambda env: History(env, 2),
     "both": lambda env: ObservedTask(History(env, 2)),
+    "limit": lambda env: ObservedLimit(env, env.tasks.cost_limit),
 }
 
 
@@ -106,6 +108,59 @@ def test_the_task_is_appended_once_to_a_history_of_the_plain_observation():
     first, *_, last = episode(env, task)[0]
     end = -len(plain.tasks.parameters)
     np.testing.assert_array_equal(first.obs[:, end:], last.obs[:, end:])
+
+
+def test_the_limits_are_seen_as_multiples_of_the_usual_ones():
+    """In every step, and another limit is seen the next time; a usual limit of 0 has no multiples."""
+    env = ObservedLimit(make("car-circle-hazard"), (20.0, 0.0))
+    task = with_cost_limit(env.tasks.make({}), (5.0, 3.0))
+    for limits, shares in ((task.cost_limit, (0.25, 3.0)), ((40.0, 1.0), (2.0, 1.0))):
+        state = env.reset(with_cost_limit(task, tuple(float(h) for h in limits)), jax.random.key(0))
+        np.testing.assert_allclose(state.obs[env.env.observation_size :], shares, rtol=1e-6)
+        assert state.obs.shape == (env.observation_size,)
+
+
+def test_drawn_limits_vary_as_the_settings_say_and_are_seen():
+    config = Config.preset("bandit", limit_factors=(0.5, 2.0), observe_limit=True, cost_limit=0.2)
+    setup = build(config)
+    tasks = setup.tasks.sample_batch(jax.random.key(0), 400)
+    shares = np.asarray(tasks.cost_limit)[:, 0] / 0.2
+    assert 0.5 <= shares.min() < 0.52 and 1.95 < shares.max() <= 2.0
+    seen = jax.vmap(setup.env.reset)(tasks, jax.random.split(jax.random.key(1), 400)).obs
+    assert setup.policy.observation_size == seen.shape[1] == 2
+    np.testing.assert_allclose(seen[:, 1], shares, rtol=1e-6)
+    assert float(setup.tasks.make({}).cost_limit[0]) == pytest.approx(0.2)
+    assert build(Config.preset("navigation")).tasks.limit_factors == (0.6, 1.4)  # the family's own, where none is given
+
+
+def test_task_and_limit_follow_the_observation_in_this_order():
+    setup = build(Config.preset("navigation", observe_limit=True, observe_task=True, history=2))
+    both, plain = setup.env, build(Config.preset("navigation", observe_task=True, history=2)).env
+    task, key = with_cost_limit(setup.tasks.make({}), 4.0), jax.random.key(0)
+    np.testing.assert_array_equal(both.reset(task, key).obs, np.append(plain.reset(task, key).obs, np.float32(4 / 8)))
+
+
+def test_a_limit_that_never_varies_is_not_to_be_seen():
+    says = r"^observe_limit: true where all tasks have 1 times the limit; give limit_factors a range, as \[0.5, 2\]$"
+    with pytest.raises(ConfigError, match=says):
+        build(Config.preset("bandit", observe_limit=True))
+
+
+@pytest.mark.parametrize(
+    ("factors", "says"),
+    [
+        ((2.0, 0.5), r"\[2.0, 0.5\] is not \[low, high\] with low <= high"),
+        ((0.5,), r"\[0.5\] is not \[low, high\] with low <= high"),
+        ((0.5, 1.0, 2.0), r"\[0.5, 1.0, 2.0\] is not \[low, high\] with low <= high"),
+        ((-1.0, 2.0), r"-1.0 is not in \[0, inf\)"),
+        ((0.5, float("nan")), r"nan is not in \[0, inf\)"),
+        (("a", 2.0), r"'a' is not a number"),
+        (2.0, r"2.0 is not a list"),
+    ],
+)
+def test_factors_of_the_limit_are_a_range(factors, says):
+    with pytest.raises(ConfigError, match=f"^limit_factors: {says}$"):
+        Config.preset("bandit", limit_factors=factors)
 
 
 def test_pictures_look_through_the_wrappers():

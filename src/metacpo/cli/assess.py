@@ -43,6 +43,8 @@ class AdaptOptions:
     """What the run was trained with; nothing else is allowed."""
     observe_task: tyro.conf.FlagCreatePairsOff[bool] = False
     """The run was trained with it."""
+    observe_limit: tyro.conf.FlagCreatePairsOff[bool] = False
+    """The run was trained with it."""
 
 
 def finish(run: "Run") -> int:
@@ -109,8 +111,9 @@ def _require_same_senses(run: "Run", options: AdaptOptions) -> None:
     if options.history not in (None, run.config.history):
         allowed = run.config.history
         raise UsageError(f"history: {options.history} is not what the run was trained with; allowed: {allowed}")
-    if options.observe_task and not run.config.observe_task:
-        raise UsageError("observe_task: true is not what the run was trained with; allowed: false")
+    for name in ("observe_task", "observe_limit"):
+        if getattr(options, name) and not getattr(run.config, name):
+            raise UsageError(f"{name}: true is not what the run was trained with; allowed: false")
 
 
 def show(result: Any, run: "Run") -> None:

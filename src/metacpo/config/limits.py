@@ -13,3 +13,9 @@ def limits(cost_limit: CostLimit, names: tuple[str, ...]) -> tuple[float, ...]:
         wanted = f"one for all, or {len(names)} ({', '.join(names)})"
         raise ConfigError(f"cost_limit: {list(cost_limit)!r} has {len(cost_limit)} numbers; wanted: {wanted}")
     return cost_limit
+
+
+def check_factors(factors: tuple[float, ...]) -> None:
+    """Raises ConfigError unless these are the two ends of the range of a task's share of the limit."""
+    if len(factors) != 2 or factors[0] > factors[1]:
+        raise ConfigError(f"limit_factors: {list(factors)!r} is not [low, high] with low <= high")

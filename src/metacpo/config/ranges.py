@@ -6,6 +6,7 @@ RANGES = {
     "total_steps": "[1, inf)",
     "iterations": "[0, inf)",
     "cost_limit": "[0, inf)",
+    "limit_factors": "[0, inf)",
     "hidden": "[1, inf)",
     "initial_std": "(0, inf)",
     "history": "[0, 64]",

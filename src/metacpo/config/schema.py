@@ -17,7 +17,7 @@ import tyro
 from metacpo.algorithms.meta import MetaSettings
 from metacpo.algorithms.registry import RuleSettings
 from metacpo.algorithms.trust_region import TrustRegionSettings
-from metacpo.config.limits import CostLimit
+from metacpo.config.limits import CostLimit, check_factors
 from metacpo.config.reading import RENAMED, ConfigError, fields_of, merged, read
 from metacpo.config.sections import AdaptationSettings, WarmupSettings
 from metacpo.envs import ENVIRONMENTS, PHYSICS, known
@@ -74,6 +74,8 @@ class Config:
     """One constraint on the sum of the environment's costs, or one on each."""
     cost_limit: CostLimit = 25.0
     """Limit h on the cost that estimation.cost_measure names, in its units; a list: of each constraint."""
+    limit_factors: tuple[float, float] | None = None
+    """Every task's limit is cost_limit times a number that is uniform between these two; the family's if not given."""
     hidden: tuple[int, ...] = (32, 16)
     """Widths of the policy's tanh layers."""
     network: str = ""
@@ -82,6 +84,8 @@ class Config:
     """Standard deviation of the first policy's actions."""
     observe_task: tyro.conf.FlagCreatePairsOff[bool] = False
     """Append the task's parameters to the observation: a policy that need not find them out, the ceiling."""
+    observe_limit: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Append the task's limits to the observation, as multiples of cost_limit."""
     history: int = 0
     """Append the last H observations, actions and costs to the observation: a memory instead of updates."""
     checkpoint_every: int = 20
@@ -107,6 +111,8 @@ class Config:
             )
         if self.physics not in PHYSICS:
             raise ConfigError(f"physics: {self.physics!r} is not one of {', '.join(PHYSICS)}")
+        if self.limit_factors is not None:
+            check_factors(self.limit_factors)
 
     @staticmethod
     def preset(name: str, **overrides: Any) -> "Config":

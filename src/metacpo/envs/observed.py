@@ -1,7 +1,8 @@
-"""What a policy sees beside the plain observation: the task itself, or what has just happened.
+"""What a policy sees beside the plain observation: the task itself, its limits, or what has just happened.
 
 Controls for what adaptation gains. A policy that sees the task has nothing to find out: it is the ceiling. One that
-remembers can find out within an episode, without any update.
+remembers can find out within an episode, without any update. Limits are no secret of the world, but what a user asks
+for: a policy that sees them can be as bold as they allow before any update.
 """
 
 import equinox as eqx
@@ -38,6 +39,32 @@ class ObservedTask(Wrapped):
             for name, field in self.env.tasks.parameters.items()
         ]
         return _with_obs(state, jnp.concatenate([state.obs, jnp.stack(scaled)]) if scaled else state.obs)
+
+
+class ObservedLimit(Wrapped):
+    """The observation, then each of the task's limits, as a multiple of the `usual` one (in its own units where that
+    is 0)."""
+
+    def __init__(self, env: Environment, usual: tuple[float, ...]):
+        super().__init__(env)
+        self.usual = usual
+
+    @property
+    def observation_size(self) -> int:
+        return self.env.observation_size + len(self.usual)
+
+    def inner(self, state: State) -> State:
+        return _with_obs(state, state.obs[..., : self.env.observation_size])
+
+    def reset(self, task: Task, key: Key[Array, ""]) -> State:
+        return self._seen(task, self.env.reset(task, key))
+
+    def step(self, task: Task, state: State, action: Float[Array, " A"]) -> State:
+        return self._seen(task, self.env.step(task, self.inner(state), action))
+
+    def _seen(self, task: Task, state: State) -> State:
+        units = jnp.asarray([limit or 1.0 for limit in self.usual], state.obs.dtype)
+        return _with_obs(state, jnp.concatenate([state.obs, task.cost_limit / units]))
 
 
 class History(Wrapped):

@@ -23,6 +23,8 @@ from metacpo.envs.families.bandit import Bandit
 from metacpo.envs.families.button import PointButton
 from metacpo.envs.families.circle import Circle
 from metacpo.envs.families.circle_hazard import CircleHazard
+from metacpo.envs.families.circle_signs import CircleSigns
+from metacpo.envs.families.lanes import Lanes
 from metacpo.envs.families.navigation import Navigation
 from metacpo.envs.families.tabular import TollGates
 from metacpo.envs.families.thruster import Thruster
@@ -38,7 +40,9 @@ ENVIRONMENTS: dict[str, Callable[[], Environment]] = {
     "point-circle-hazard": lambda: CircleHazard(Point()),
     "car-circle-hazard": lambda: CircleHazard(Car()),
     "point-button-hazard": PointButton,
+    "point-circle-signs": lambda: CircleSigns(Point(), shifted=(2.0, 2.5)),
     "navigation": Navigation,
+    "navigation-lanes": Lanes,
     "bandit": Bandit,
     "tabular": TollGates,
     "thruster": Thruster,

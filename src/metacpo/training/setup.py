@@ -12,7 +12,7 @@ from metacpo.config.sections import WarmupSettings
 from metacpo.envs import UnknownEnvironment, load, make
 from metacpo.envs.base import Environment
 from metacpo.envs.costs import SummedCosts
-from metacpo.envs.observed import History, ObservedTask
+from metacpo.envs.observed import History, ObservedLimit, ObservedTask
 from metacpo.envs.tasks import TaskDistribution
 from metacpo.estimation import EstimationSettings
 from metacpo.policies import GaussianPolicy, NetworkError, Policy, network_policy
@@ -53,10 +53,13 @@ def build(config: Config) -> TrainingSetup:
         env = History(env, config.history)
     if config.observe_task:  # outside of the history, which would repeat the task
         env = ObservedTask(env)
+    tasks = limited(env.tasks, config, env.cost_names)
+    if config.observe_limit:
+        env = ObservedLimit(env, tasks.cost_limit)
     algorithm = composed(config, len(env.cost_names))
     return TrainingSetup(
         env=env,
-        tasks=env.tasks.with_cost_limit(limits(config.cost_limit, env.cost_names)),
+        tasks=tasks,
         policy=policy_of(config, env),
         estimation=config.estimation,
         meta=config.meta if algorithm.adapts else dataclasses.replace(config.meta, steps=0),
@@ -87,6 +90,20 @@ def _network(config: Config, env: Environment) -> Policy:
         raise ConfigError(f"network: {str(error).removeprefix('env: ')}") from error
     except NetworkError as error:
         raise ConfigError(f"network: {config.network}: {error}") from error
+
+
+def limited(tasks: TaskDistribution, config: Config, costs: tuple[str, ...]) -> TaskDistribution:
+    """The family's tasks under the run's limits. Raises ConfigError where a policy is to see a limit that never varies:
+    its normaliser would take any other for an outlier."""
+    tasks = tasks.with_cost_limit(limits(config.cost_limit, costs))
+    if config.limit_factors is not None:
+        tasks = replace(tasks, limit_factors=config.limit_factors)
+    low, high = tasks.limit_factors
+    if config.observe_limit and low == high:
+        raise ConfigError(
+            f"observe_limit: true where all tasks have {low:g} times the limit; give limit_factors a range, as [0.5, 2]"
+        )
+    return tasks
 
 
 def composed(config: Config, m: int) -> Algorithm:

@@ -68,9 +68,8 @@ class Navigation:
 
     def step(self, task: Task, state: State, action: Float[Array, " 2"]) -> State:
         """One step of 0.05 s."""
-        before, velocity = state.world[:2], state.world[2:]
-        velocity = velocity + DT * (ACCELERATION * jnp.clip(action, -1.0, 1.0) - DAMPING * velocity)
-        after = before + DT * velocity
+        before, world = state.world[:2], moved(state.world, action)
+        after, velocity = world[:2], world[2:]
         return _state(
             task,
             after,
@@ -89,6 +88,12 @@ class Navigation:
         hazards = [f"hazard{i + 1}" for i in range(HAZARDS)]
         discs = [Disc(at[f"{name}_x"], at[f"{name}_y"], at[f"{name}_radius"], "hazard") for name in hazards]
         return *discs, Disc(at["goal_x"], at["goal_y"], GOAL_RADIUS, "goal")
+
+
+def moved(world: Float[Array, " 4"], action: Float[Array, " 2"]) -> Float[Array, " 4"]:
+    """Position and velocity after a step from these."""
+    velocity = world[2:] + DT * (ACCELERATION * jnp.clip(action, -1.0, 1.0) - DAMPING * world[2:])
+    return jnp.concatenate([world[:2] + DT * velocity, velocity])
 
 
 def progress_reward(
