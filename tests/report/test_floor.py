@@ -89,6 +89,6 @@ def test_words_of_a_floor():
         Disc(1, 0, 0.1, "hazard"),
     )
     assert floor_words(scene) == "Circle of radius 1.33 m, walls at x = ±0.83 m, 2 hazards"
-    assert floor_words((Wall(0.5), Disc(0, 0, 0.1, "goal"))) == "Walls at x = 0.50 m, 1 goal"
+    assert floor_words((Wall(0.5), Disc(0.0, 0.0, 0.1, "goal"))) == "Walls at x = 0.50 m, 1 goal"
     assert floor_words(()) == ""
-    assert floor_key({0: (scene[3:], ())}) == "Orange: hazards. "
+    assert floor_key({0: (hazards, ())}) == "Orange: hazards. "

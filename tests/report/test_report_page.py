@@ -228,8 +228,10 @@ def write_held_out_paths(folder, columns=(), cells=lambda x: ()):
 def test_paths_count_the_unsafe_steps(tmp_path):
     folder = write_run(tmp_path / "run")
     write_held_out_paths(folder)  # an older version: what lies behind the walls is unsafe
-    words = "Circle of radius 1.30 m, walls at x = ±0.90 m. Unsafe: 25\u00a0% of the steps before, 0\u00a0% after adaptation."
-    assert words in write_report([folder]).read_text()
+    text = write_report([folder]).read_text()
+    assert (
+        "Circle of radius 1.30 m, walls at x = ±0.90 m. Unsafe: 25\u00a0% of the steps before, 0\u00a0% after" in text
+    )
     (folder / "layout.json").write_text(json.dumps({}))
     text = write_report([folder]).read_text()
     assert "Unsafe: " not in text and "Nothing is known of the floor." in text
