@@ -87,7 +87,7 @@ def test_cases_in_words_say_where_repairs_are():
     counts["INFEASIBLE"][3] = 30  # 30 of 50 in the middle third
     assert case_words(counts, env_steps) == (
         "Red and orange steps repair a broken limit: 0\u00a0% of the updates in the first third, "
-        "60\u00a0% in the middle, 0\u00a0% in the last. Red is most frequent after 4e+06 steps (75\u00a0%)."
+        "60\u00a0% in the middle, 0\u00a0% in the last. Red is most frequent after 4M steps (75\u00a0%)."
     )
 
 

@@ -14,6 +14,7 @@ from metacpo.shapes import Disc, Ring, Wall
 
 SIZE = 200  # pixels of a view 4 m wide
 VIEW = View(1.0, 0.0, 2.0)
+HAZARDS = Disc(0.0, 0.0, 0.1, "hazard"), Disc(1.0, 0.0, 0.1, "hazard")
 
 
 def drawn(scene=(), position=None, unsafe=None, colour=style.RETURN):
@@ -85,10 +86,9 @@ def test_words_of_a_floor():
         Ring(0.0, 0.0, 1.33, "course"),
         Wall(-0.83),
         Wall(0.83),
-        Disc(0, 0, 0.1, "hazard"),
-        Disc(1, 0, 0.1, "hazard"),
+        *HAZARDS,
     )
     assert floor_words(scene) == "Circle of radius 1.33 m, walls at x = ±0.83 m, 2 hazards"
     assert floor_words((Wall(0.5), Disc(0.0, 0.0, 0.1, "goal"))) == "Walls at x = 0.50 m, 1 goal"
     assert floor_words(()) == ""
-    assert floor_key({0: (hazards, ())}) == "Orange: hazards. "
+    assert floor_key({0: (HAZARDS, ())}) == "Orange: hazards. "

@@ -16,7 +16,7 @@ from metacpo.report.summary import (
     mean_of_finite,
     verdict,
 )
-from metacpo.report.words import change, count_words, limit_words, number, percent
+from metacpo.report.words import change, count_words, limit_words, number, percent, short
 
 NO_COST = "No episode had any cost: 0 is what was measured."
 VERBS = {1: "raise", -1: "lower", 0: "do not clearly change"}
@@ -103,7 +103,7 @@ def case_words(counts: dict[str, np.ndarray], env_steps: np.ndarray) -> str:
     red = counts["INFEASIBLE"] / np.maximum(total, 1)
     if red.any():
         peak = int(np.argmax(red))
-        words += f" Red is most frequent after {env_steps[peak]:.3g} steps ({percent(float(red[peak]))})."
+        words += f" Red is most frequent after {short(float(env_steps[peak]))} steps ({percent(float(red[peak]))})."
     return words
 
 

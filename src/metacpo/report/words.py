@@ -1,7 +1,10 @@
 """Numbers as people read them, in tables, captions and pictures."""
 
 import math
+from collections.abc import Callable
 from html import escape
+
+from matplotlib.ticker import EngFormatter
 
 from metacpo.statistics import Interval
 
@@ -21,6 +24,11 @@ def number(value: float) -> str:
 def whole(value: float) -> str:
     """A count with all its digits, as far as they mean something."""
     return f"{value:,.0f}".replace(",", "\u2009") if abs(value) < 1e15 else number(value)
+
+
+def short(count: float) -> str:
+    """A large count as the axes have it: 25k, 1.2M."""
+    return EngFormatter(sep="")(float(f"{count:.3g}"))
 
 
 def percent(share: float) -> str:
@@ -58,7 +66,7 @@ def aside(text: str) -> str:
     return f'<span class="aside">{escape(text)}</span>'
 
 
-def interval_words(interval: Interval, words=number) -> str:
+def interval_words(interval: Interval, words: Callable[[float], str] = number) -> str:
     """An interval's ends; empty where there is none."""
     if not all(math.isfinite(end) for end in interval):
         return ""
