@@ -29,8 +29,11 @@ def learning_words(runs: Sequence[Run], measure: Measure) -> str:
     found = [(run, tail) for run, tail in found if "after" in tail]
     if not found:
         return ""
-    if measure.column != "return" and all(not np.any(x) for run, _ in found for x in measure.series(run).values()):
-        return NO_COST
+    if measure.column != "return":
+        logged = np.concatenate([x for run, _ in found for x in measure.series(run).values()])
+        logged = logged[np.isfinite(logged)]
+        if logged.size and not logged.any():
+            return NO_COST
     return (_one_run if len(found) == 1 else _many_runs)(found, measure)
 
 

@@ -176,12 +176,13 @@ def _paths(run: Run, several: bool) -> str:
         return _section("paths", "Paths", _missing(f"No paths: paths.csv has no rows; {why}."))
     splits = dict.fromkeys(trace.split for trace in run.traces)
     known = any(trace.unsafe is not None for trace in run.traces)
+    lone = "; a dot alone is an episode of one step" if any(len(trace.position) == 1 for trace in run.traces) else ""
     whose = f" From the first run, {escape(run.name)}." if several else ""
     return _section(
         "paths",
         "Paths",
         f'<p class="note">Seen from above. {floor_key(run.scenes)}'
-        f"{'The path is red where a step is unsafe. ' if known else ''}The dots are starts.{whose}</p>",
+        f"{'The path is red where a step is unsafe. ' if known else ''}The dots are starts{lone}.{whose}</p>",
         *(_figures(paths.path_panels(run, split), f"paths{index}-") for index, split in enumerate(splits)),
     )
 

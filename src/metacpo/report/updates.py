@@ -38,7 +38,7 @@ def update_panels(runs: Sequence[Run]) -> list[Panel]:
         pairs = [predictions(run, quantity) for run in runs]
         if any(predicted.size for predicted, _ in pairs):
             panels.append(_prediction_panel(pairs, quantity, colour))
-    panels += [_case_panel(run, alone=len(runs) == 1) for run in runs if sum(case_counts(run).values())]
+    panels += [_case_panel(run, alone=len(runs) == 1) for run in runs if binned_cases(run)[1].size]
     if any("Train/PolicyStd" in run.metrics for run in runs):
         panels.append(_spread_panel(runs))
     return panels

@@ -28,7 +28,7 @@ def whole(value: float) -> str:
 
 def short(count: float) -> str:
     """A large count as the axes have it: 25k, 1.2M."""
-    return EngFormatter(sep="")(float(f"{count:.3g}"))
+    return EngFormatter(sep="")(float(f"{count:.3g}")) if math.isfinite(count) else number(count)
 
 
 def percent(share: float) -> str:
