@@ -28,16 +28,19 @@ def set_ends(run, suffix, before, after):
 
 @pytest.mark.parametrize(
     ("before", "after", "words"),
-    [(10.0, 20.0, "3 updates raise it: 10.0 before, 20.0 after."), (20.0, 10.0, "3 updates lower it: 20.0 before")],
+    [
+        (10.0, 20.0, "adaptation (3 updates) raises it: 10.0 before, 20.0 after."),
+        (20.0, 10.0, "adaptation (3 updates) lowers it: 20.0 before"),
+    ],
 )
 def test_the_words_about_a_curve_follow_its_direction(run, before, after, words):
     set_ends(run, "EpRet", before, after)
-    assert f"In the last 4 meta-iterations {words}" in learning_words([run], RETURN)
+    assert f"In the last 4 meta-iterations, {words}" in learning_words([run], RETURN)
 
 
 def test_a_gap_within_its_noise_is_not_called_a_change(run):
     set_ends(run, "EpRet", 0.0, np.where(np.arange(ITERATIONS) % 2, 1.0, -0.9))
-    assert "3 updates do not clearly change it" in learning_words([run], RETURN)
+    assert "adaptation (3 updates) does not clearly change it" in learning_words([run], RETURN)
     assert direction(np.zeros(4), np.array([1.0, -0.9, 1.0, -0.9])) == 0
     assert direction(np.zeros(4), np.array([1.0, 0.9, 1.0, 0.9])) == 1
     assert direction(np.zeros(0), np.zeros(0)) == 0
@@ -69,7 +72,7 @@ def test_several_runs_are_counted(run):
     set_ends(other, "EpCost", 30.0, 40.0)
     (limited,) = limited_measures([run])
     words = learning_words([run, other], limited)
-    assert "raise it in 1 and lower it in 1 of 2 runs; it ends within the limit in 1 of 2 runs." in words
+    assert "raises it in 1 and lowers it in 1 of 2 runs; it ends within the limit in 1 of 2 runs." in words
 
 
 def test_adaptation_curves_in_words(run):

@@ -19,7 +19,7 @@ from metacpo.report.summary import (
 from metacpo.report.words import change, count_words, limit_words, number, percent, short
 
 NO_COST = "No episode had any cost: 0 is what was measured."
-VERBS = {1: "raise", -1: "lower", 0: "do not clearly change"}
+VERBS = {1: "raises", -1: "lowers", 0: "does not clearly change"}
 REPAIRS = ("INFEASIBLE", "RECOVERING")  # cases of steps that work on a broken limit
 
 
@@ -40,10 +40,11 @@ def learning_words(runs: Sequence[Run], measure: Measure) -> str:
 def _one_run(found: Sequence[tuple[Run, dict[str, np.ndarray]]], measure: Measure) -> str:
     (run, tail) = found[0]
     after = mean_of_finite(tail["after"])
-    words = f"In the last {count_words(len(tail['after']), 'meta-iteration')} "
+    words = f"In the last {count_words(len(tail['after']), 'meta-iteration')}, "
     if "before" in tail:
         before, verb = mean_of_finite(tail["before"]), VERBS[direction(tail["before"], tail["after"])]
-        words += f"{count_words(run.last_step, 'update')} {verb} it: {number(before)} before, {number(after)} after"
+        updates = count_words(run.last_step, "update")
+        words += f"adaptation ({updates}) {verb} it: {number(before)} before, {number(after)} after"
     else:
         words += f"its mean is {number(after)}"
     if measure.limit_tag in run.metrics:
@@ -56,7 +57,7 @@ def _many_runs(found: Sequence[tuple[Run, dict[str, np.ndarray]]], measure: Meas
     turns = [direction(tail["before"], tail["after"]) for _, tail in found if "before" in tail]
     words = "At the end of the training "
     if turns:
-        words += f"updates raise it in {turns.count(1)} and lower it in {turns.count(-1)} of {len(turns)} runs"
+        words += f"adaptation raises it in {turns.count(1)} and lowers it in {turns.count(-1)} of {len(turns)} runs"
     else:
         words += f"its mean is {number(float(np.mean([mean_of_finite(tail['after']) for _, tail in found])))}"
     limited = [
@@ -77,7 +78,8 @@ def adaptation_words(runs: Sequence[Run], split: str, measure: Measure) -> str:
     tasks = count_words(len(after), "task")
     if measure.limit_column and not np.any(before) and not np.any(after):
         return f"{NO_COST} That holds for each of the {tasks}, before and after."
-    change_of_mean = f"The mean goes from {number(mean_of_finite(before))} to {number(mean_of_finite(after))}"
+    first, last = number(mean_of_finite(before)), number(mean_of_finite(after))
+    change_of_mean = f"The mean stays at {last}" if first == last else f"The mean goes from {first} to {last}"
     if measure.limit_column:
         within = sum(_within(run, split, measure) for run in runs)
         return f"{change_of_mean}; {within} of {tasks} end within the limit."
