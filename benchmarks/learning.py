@@ -93,7 +93,7 @@ def summary(variant: str, run_dir: Path) -> list[dict[str, object]]:
     rows = []
     for split, step in dict.fromkeys((line["split"], line["step"]) for line in lines):
         group = [line for line in lines if (line["split"], line["step"]) == (split, step)]
-        params = [{name: x for name, x in task.items() if name != "task"} for task in layout[split]]
+        params = [task["parameters"] for task in layout[split]]
         limits = [float(line["cost_limit"]) for line in group]
         best = np.mean([optimum(config, *of_task) for of_task in zip(params, limits, strict=True)])
         rows.append(

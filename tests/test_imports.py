@@ -11,6 +11,7 @@ LAYERS = {
     "runtime": 0,
     "run_folder": 0,
     "statistics": 0,
+    "shapes": 0,
     "envs": 1,
     "gymnasium_ids": 1,
     "policies": 1,
@@ -28,7 +29,7 @@ LAYERS = {
 }
 # Pairs that must never meet although their layers would allow it: (importer, imported).
 NEVER = {("algorithms", "envs"), ("envs", "solver"), ("policies", "solver"), ("rollout", "solver")}
-REPORT_MAY_IMPORT = {"report", "run_folder", "statistics", "training.health", "training.tags"}
+REPORT_MAY_IMPORT = {"report", "run_folder", "shapes", "statistics", "training.health", "training.tags"}
 MUJOCO_ONLY_IN = "envs/physics/"
 
 

@@ -11,7 +11,7 @@ from metacpo.envs import Environment
 from metacpo.envs.base import position_of
 from metacpo.estimation import EstimationSettings, make_batch, surrogates
 from metacpo.policies import GaussianPolicy, Normaliser
-from metacpo.rollout import rollout
+from metacpo.rollout import rollout, rollout_with_states
 
 ENV = Counter()
 POLICY = GaussianPolicy(ENV.observation_size, ENV.action_size, hidden=(4,), initial_std=0.7)
@@ -154,6 +154,22 @@ def test_vmap_over_tasks_is_a_loop(sound, breaking):
     for i, one in enumerate((sound, breaking)):
         np.testing.assert_array_equal(both.valid[i], one.valid)
         np.testing.assert_allclose(both.action[i], one.action, atol=1e-5)
+
+
+def test_the_states_are_those_of_the_same_rollout(breaking):
+    """T + 1 states from the reset on: what the trajectory saw and got, and where each world stopped."""
+    task = ENV.tasks.make({"breaking": 1.0})
+    data, states = jax.jit(lambda key: rollout_with_states(ENV, POLICY, PHI, NORMALISER, task, key, EPISODES))(KEY)
+    for name in ("obs", "action", "reward", "cost", "valid", "position", "final_obs"):
+        np.testing.assert_array_equal(getattr(data, name), getattr(breaking, name))
+    assert states.obs.shape == (ENV.episode_length + 1, EPISODES, ENV.observation_size)
+    np.testing.assert_array_equal(states.obs[:-1], breaking.obs)
+    np.testing.assert_array_equal(states.obs[-1], breaking.final_obs)
+    valid = breaking.valid > 0
+    np.testing.assert_array_equal(states.reward[1:][valid], breaking.reward[valid])
+    np.testing.assert_array_equal(states.cost[1:][valid], breaking.cost[valid])
+    assert not valid.all() and np.isfinite(states.obs).all()
+    np.testing.assert_array_equal(states.obs[1:][~valid], states.obs[:-1][~valid])
 
 
 class Placeless(Counter):

@@ -1,5 +1,7 @@
 """Episodes of a policy on a task, compiled: one `lax.scan` over time, one host call a step for all worlds."""
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from metacpo.envs.base import Environment, State, position_of
 from metacpo.envs.tasks import Task
-from metacpo.policies import Normaliser, Policy
+from metacpo.policies import Gaussian, Normaliser, Policy
 
 
 class Trajectory(eqx.Module):
@@ -47,16 +49,50 @@ def rollout(
     deterministic: every action is the policy's mean; an episode then is as random as its reset and the world.
     """
     reset_key, action_key = jax.random.split(key)
-    reset_keys = jax.random.split(reset_key, episodes)
-    start, sound = _without_broken(jax.vmap(env.reset, in_axes=(None, 0))(task, reset_keys))
+    start = _reset(env, task, reset_key, episodes)
     noise_shape = (env.episode_length, episodes, env.action_size)
     noise = (
         jnp.zeros(noise_shape, phi.dtype) if deterministic else jax.random.normal(action_key, noise_shape, phi.dtype)
     )
+    return _simulate(env, lambda obs: policy(phi, normaliser(obs)), task, start, noise)[0]
+
+
+def rollout_with_states(
+    env: Environment,
+    policy: Policy,
+    phi: Float[Array, " n"],
+    normaliser: Normaliser,
+    task: Task,
+    key: Key[Array, ""],
+    episodes: int,
+) -> tuple[Trajectory, State]:
+    """The episodes of `rollout` with the same key, and all their states [T + 1, B], from the reset on.
+
+    For pictures: states can be large. A world that ended stays where it was.
+    """
+    reset_key, action_key = jax.random.split(key)
+    start = _reset(env, task, reset_key, episodes)
+    noise = jax.random.normal(action_key, (env.episode_length, episodes, env.action_size), phi.dtype)
+    data, after = _simulate(env, lambda obs: policy(phi, normaliser(obs)), task, start, noise, keep_states=True)
+    return data, jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), start[0], after)
+
+
+def _simulate(
+    env: Environment,
+    pi_of: Callable[[Float[Array, "B O"]], Gaussian],
+    task: Task,
+    start: tuple[State, Bool[Array, " B"]],
+    noise: Float[Array, "T B A"],
+    keep_states: bool = False,
+) -> tuple[Trajectory, State | None]:
+    """Worlds from their start on, under actions mean + σ · noise, and the states after each step where asked for.
+
+    `start` says which worlds are sound.
+    """
 
     def step(carry: tuple[State, Array], eps: Float[Array, "B A"]):
         state, alive = carry
-        pi = policy(phi, normaliser(state.obs))
+        pi = pi_of(state.obs)
         action = pi.sample(eps)
         after = jax.vmap(env.step, in_axes=(None, 0, 0))(task, state, action)
         finite = _finite(after)
@@ -72,15 +108,21 @@ def rollout(
         )
         # A world that ended, or broke, stays at its last good state.
         kept = jax.tree.map(lambda new, old: jnp.where(_along(valid, new), new, old), after, state)
-        return (kept, valid & ~after.terminated & ~after.truncated), (record, alive & ~finite)
+        carry = (kept, valid & ~after.terminated & ~after.truncated)
+        return carry, (record, alive & ~finite, kept if keep_states else None)
 
-    (last, _), (record, broken) = jax.lax.scan(step, (start, sound), noise)
-    return Trajectory(
+    (last, _), (record, broken, kept) = jax.lax.scan(step, start, noise)
+    data = Trajectory(
         **record,
         terminated=last.terminated,
         final_obs=last.obs,
-        nonfinite=jnp.sum(broken, dtype=jnp.float32) + jnp.sum(~sound, dtype=jnp.float32),
+        nonfinite=jnp.sum(broken, dtype=jnp.float32) + jnp.sum(~start[1], dtype=jnp.float32),
     )
+    return data, kept
+
+
+def _reset(env: Environment, task: Task, key: Key[Array, ""], episodes: int) -> tuple[State, Bool[Array, " B"]]:
+    return _without_broken(jax.vmap(env.reset, in_axes=(None, 0))(task, jax.random.split(key, episodes)))
 
 
 def _without_broken(start: State) -> tuple[State, Bool[Array, " B"]]:

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import json
 import re
 
 import jax
@@ -102,21 +103,36 @@ def test_files_are_read_back_by_the_report(run, result):
             written = read.adaptation.grid(split, column).ravel()
             np.testing.assert_allclose(written, [float(getattr(row, name)) for row in rows], rtol=1e-5)
         params = result.splits[index].tasks.params
-        for task in range(4):
-            geometry = read.layout[(split, task)]
-            assert geometry.circle_radius == pytest.approx(float(params["radius"][task]), rel=1e-5)
-            assert geometry.wall == pytest.approx(float(params["wall"][task]), rel=1e-5)
+        for task in result.splits[index].drawn:
+            ring, left, right = read.scene(split, task, 1)
+            assert ring.radius == pytest.approx(float(params["radius"][task]), rel=1e-5)
+            assert (left.x, right.x) == pytest.approx(
+                (-float(params["wall"][task]), float(params["wall"][task])), rel=1e-5
+            )
     traces = read.traces or ()
     assert {(t.split, t.task) for t in traces} == {(e.split, task) for e in result.splits for task in e.drawn}
     assert {t.stage for t in traces} == {"before", "after"}
-    assert all(len(t.x) == 500 for t in traces)
+    assert all(len(t.position) == 500 for t in traces)
+    for trace in traces:  # a step has cost where it ends behind a wall; the file has 4 decimals
+        distance = np.abs(trace.position[:, 0]) - read.scene(trace.split, trace.task, 0)[2].x
+        clear = np.abs(distance) > 1e-4
+        np.testing.assert_array_equal(trace.unsafe[clear], distance[clear] > 0)
     assert (run.path / "report.html").stat().st_size > 10_000
     assert not list(run.path.glob("*.part*"))
 
 
 def test_paths_start_at_the_same_places_before_and_after(result):
-    starts = np.asarray(result.splits[0].paths)[:, :, 0]  # after one step of 0.02 s
+    starts = result.splits[0].paths.position[:, :, 0]  # after one step of 0.02 s
     np.testing.assert_allclose(starts[:, 0], starts[:, 1], atol=1e-3)
+
+
+def test_without_positions_there_are_no_paths_and_the_files_say_so(result, tmp_path):
+    split = dataclasses.replace(result.splits[0], paths=None)
+    write(tmp_path, dataclasses.replace(result, splits=(split,)))
+    assert (tmp_path / "paths.csv").read_text().splitlines() == ["split,task,stage,episode,t,x,y,unsafe"]
+    layout = json.loads((tmp_path / "layout.json").read_text())["held-out"]
+    assert [sorted(entry) for entry in layout] == [["parameters", "task"]] * 4
+    assert layout[2]["parameters"]["radius"] == pytest.approx(float(split.tasks.params["radius"][2]), rel=1e-5)
 
 
 def test_the_unsafest_the_middle_and_the_safest_task_are_drawn(result):

@@ -3,10 +3,12 @@
 import jax
 import numpy as np
 import pytest
+from toy_env import Counter
 
 from metacpo.envs import ENVIRONMENTS, make
 from metacpo.envs.costs import SummedCosts
 from metacpo.envs.scene import Disc, Embodied, Ring, Wall, scene_of
+from metacpo.envs.wrapped import has_position
 
 KEY = jax.random.key(3)
 
@@ -73,3 +75,13 @@ def test_the_bodies_are_where_the_robot_is(name):
 
 def test_an_environment_without_bodies_has_none_to_show():
     assert not isinstance(make("navigation"), Embodied)
+
+
+class Placeless(Counter):
+    position = property()  # pyright: ignore
+
+
+def test_a_wrapper_has_a_position_where_what_it_wraps_has_one():
+    """The method itself is every wrapper's."""
+    assert has_position(make("navigation")) and has_position(SummedCosts(make("navigation")))
+    assert hasattr(SummedCosts(Placeless()), "position") and not has_position(SummedCosts(Placeless()))

@@ -9,10 +9,11 @@ from PIL import Image, ImageDraw, ImageSequence
 from metacpo.envs.scene import Disc, Ring, Wall
 from metacpo.envs.tasks import Parameter
 from metacpo.render import looks, video
-from metacpo.render.above import ALPHA, Above, View, view_of
+from metacpo.render.above import Above
 from metacpo.render.overlay import draw_bars, fitted, task_words
 from metacpo.render.video import VideoError, pace, shown_steps, write_video
 from metacpo.report import style
+from metacpo.report.floor import ALPHA, STAGE, View, view_of
 
 VIEW = View(0.0, 0.0, 2.0)
 HAZARD = Disc(1.0, 1.0, 0.5, "hazard")
@@ -23,7 +24,7 @@ def near(pixel, colour, within=2):
 
 
 def drawn(scene, position=((0.0, -1.0),), unsafe=(False,), stage="after"):
-    return Above(VIEW, 200).frame(scene, np.array(position), np.array(unsafe), looks.STAGE[stage])
+    return Above(VIEW, 200).frame(scene, np.array(position), np.array(unsafe), STAGE[stage])
 
 
 def at(picture, x, y):

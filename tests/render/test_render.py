@@ -10,7 +10,7 @@ from metacpo.cli import main as cli
 from metacpo.config.schema import Config
 from metacpo.envs.physics.camera import NoRenderer
 from metacpo.render import Request, episodes, films, video
-from metacpo.render.episodes import record, record_all
+from metacpo.render.episodes import record_all
 from metacpo.rollout import rollout
 from metacpo.training import checkpoint
 from metacpo.training.runs import open_run
@@ -87,23 +87,25 @@ def filmed(pair):
 
 
 @pytest.mark.parametrize("preset", ["navigation", "tabular"])
-def test_the_recorded_episode_is_the_rollout_with_every_state_kept(preset, tmp_path):
+def test_the_recorded_episode_is_the_rollout_of_its_key(preset, tmp_path):
     run = run_of(tmp_path, preset)
-    setup, state, key = run.setup, run.state, jax.random.key(5)
-    task = setup.tasks.make({})
-    recording = jax.jit(record, static_argnums=0)(setup, state, state.theta, task, key)
-    expected = rollout(setup.env, setup.policy, state.theta, state.normaliser, task, key, 1)
-    np.testing.assert_allclose(recording.states.reward[1:], expected.reward[:, 0], atol=1e-5)
-    np.testing.assert_allclose(recording.states.cost[1:], expected.cost[:, 0], atol=1e-5)
-    np.testing.assert_allclose(setup.env.position(recording.states)[1:], expected.position[:, 0], atol=1e-5)
-    np.testing.assert_array_equal(recording.valid, expected.valid[:, 0] > 0)
+    setup, state, keys = run.setup, run.state, jax.random.split(jax.random.key(5), 1)
+    tasks = setup.tasks.sample_batch(jax.random.key(1), 1, "held-out")
+    states, valid = episodes._record(setup, state, state.theta[None, None], tasks, keys)
+    task = jax.tree.map(lambda x: x[0], tasks)
+    expected = jax.jit(lambda key: rollout(setup.env, setup.policy, state.theta, state.normaliser, task, key, 1))(
+        keys[0]
+    )
+    np.testing.assert_allclose(states.reward[0, 0, 1:], expected.reward[:, 0], atol=1e-5)
+    np.testing.assert_allclose(setup.env.position(states)[0, 0, 1:], expected.position[:, 0], atol=1e-5)
+    np.testing.assert_array_equal(valid[0, 0], expected.valid[:, 0] > 0)
 
 
 def test_episodes_begin_alike_and_count_what_the_limit_limits(flat):
     run, evaluation = flat
     result = evaluation.splits[0]
     shown = record_all(run.setup, run.state, result, seed=0)
-    assert [(e.number, e.stage) for e in shown] == [(n, s) for n in result.drawn for s in episodes.STAGES]
+    assert [(e.number, e.stage) for e in shown] == [(n, s) for n in result.drawn for s in ("before", "after")]
     for before, after in zip(shown[::2], shown[1::2], strict=True):
         np.testing.assert_array_equal(before.position[0], after.position[0])
         assert before.task.params["goal_x"] == result.tasks.params["goal_x"][before.number]
@@ -122,6 +124,11 @@ def test_films_from_above_and_the_paths(flat):
     for name in stems:
         with Image.open(flat[0].path / "render" / name) as film:
             assert (film.size, film.n_frames) == ((480, 568), 5)
+
+
+def test_an_environment_without_positions_is_said_in_a_line(flat, monkeypatch):
+    monkeypatch.setattr(films, "has_position", lambda env: False)
+    assert filmed(flat) == ([], ["no paths and no videos from above: the environment has no `position`"])
 
 
 def test_camera_films_beside_those_from_above(solid):

@@ -25,6 +25,7 @@ CASES = ("INFEASIBLE", "RECOVERING", "BINDING", "SLACK", "UNCONSTRAINED", "INVAL
 K = 3
 LIMIT = 25.0
 WALL = 0.9
+LIMITS = {"walls": 20.0, "hazards": 5.0}  # of two constraints; 4 of every cost are the hazards', the rest the walls'
 
 
 def write_table(path: Path, header: Sequence[str], rows: Sequence[list]) -> None:
@@ -39,18 +40,31 @@ def write_run(
     paths: bool = True,
     seed: int = 0,
     wider: bool = False,
+    several: bool = False,
 ) -> Path:
-    """A complete run folder: 2 splits of 4 tasks, K = 3 updates; `wider`: with the columns of later versions."""
+    """A complete run folder: 2 splits of 4 tasks, K = 3 updates.
+
+    wider: with the columns of later versions; several: with those of two constraints, whose sum is the cost.
+    """
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     (folder / "config.toml").write_text(config)
     metrics = learning(iterations, rng)
+    if several:
+        metrics |= {f"Metrics/CostLimit/{name}": np.full(iterations, limit) for name, limit in LIMITS.items()}
+        metrics |= {
+            "Metrics/EpCost/walls": metrics["Metrics/EpCost"] - 4,
+            "Metrics/EpCost/hazards": np.full(iterations, 4),
+        }
     write_table(folder / "metrics.csv", list(metrics), np.stack(list(metrics.values()), axis=1).tolist())
     rows = [row for split in ("held-out", "shifted") for task in range(4) for row in adaptation(split, task)]
     header = "split,task,step,return,episode_cost,discounted_cost,cost_limit,satisfied".split(",")
     if wider:  # half of the episodes are within where the mean is at the limit, and the more the lower it is
         header += ["episodes_within", "excess"]
         rows = [[*row, max(0.0, min(1.0, 0.5 - 0.02 * (row[4] - LIMIT))), row[4] - LIMIT] for row in rows]
+    if several:
+        header += [f"{column}/{name}" for name in LIMITS for column in ("cost", "cost_limit")]
+        rows = [[*row, row[4] - 4, LIMITS["walls"], 4.0, LIMITS["hazards"]] for row in rows]
     write_table(folder / "adaptation.csv", header, rows)
     if paths:
         write_paths(folder, rng)

@@ -8,13 +8,13 @@ from html.parser import HTMLParser
 import matplotlib
 import numpy as np
 import pytest
-from synthetic_runs import CONFIG, write_run, write_table
+from synthetic_runs import CASES, CONFIG, write_run, write_table
 
 from metacpo.report import ReportError, write_readme_picture, write_report
 from metacpo.report.paths import share_words
 from metacpo.report.read import read_run
-from metacpo.report.tables import number, percent
-from metacpo.report.updates import case_counts, predictions
+from metacpo.report.updates import binned_cases, case_counts, predictions
+from metacpo.report.words import number, percent
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 
@@ -199,6 +199,16 @@ def test_errors_reach_the_caller(tmp_path):
         write_report([tmp_path / "nowhere"])
 
 
+def test_the_cases_begin_with_the_first_inner_update(tmp_path):
+    """A warm-up logs no case: 8 iterations of it are left out, and every share of what is drawn sums to 1."""
+    run = read_run(write_run(tmp_path / "run"))
+    for case in CASES:
+        run.metrics[f"Misc/Case/{case}"][:8] = np.nan
+    counts, env_steps = binned_cases(run)
+    assert env_steps[0] == run.metrics["env_steps"][8] and len(env_steps) == 32
+    assert np.all(np.sum(list(counts.values()), axis=0) == 15)
+
+
 def test_counts_and_predictions_come_from_their_columns(tmp_path):
     run = read_run(write_run(tmp_path / "run"))
     assert sum(case_counts(run).values()) == 15 * 40
@@ -208,16 +218,54 @@ def test_counts_and_predictions_come_from_their_columns(tmp_path):
     assert np.array_equal(actual, run.metrics["Train/CostActual"][1:])
 
 
-def test_paths_count_the_time_outside_the_walls(tmp_path):
-    folder = write_run(tmp_path / "run")
-    rows = [["held-out", 0, stage, 0, t, x, 0.0] for stage, reach in (("before", 2), ("after", 0.5))
+def write_held_out_paths(folder, columns=(), cells=lambda x: ()):
+    """One task of split held-out, 4 steps before and after adaptation, the last one at x = 2 or 0.5."""
+    rows = [["held-out", 0, stage, 0, t, x, 0.0, *cells(x)] for stage, reach in (("before", 2), ("after", 0.5))
             for t, x in enumerate([0.0, 0.1, 0.2, reach])]  # fmt: skip
-    write_table(folder / "paths.csv", ["split", "task", "stage", "episode", "t", "x", "y"], rows)
+    write_table(folder / "paths.csv", ["split", "task", "stage", "episode", "t", "x", "y", *columns], rows)
+
+
+def test_paths_count_the_unsafe_steps(tmp_path):
+    folder = write_run(tmp_path / "run")
+    write_held_out_paths(folder)  # an older version: what lies behind the walls is unsafe
     text = write_report([folder]).read_text()
-    assert "Outside the walls: 25\u00a0% of the time, then 0\u00a0%." in text
+    assert (
+        "Circle of radius 1.30 m, walls at x = ±0.90 m. Unsafe: 25\u00a0% of the steps before, 0\u00a0% after" in text
+    )
     (folder / "layout.json").write_text(json.dumps({}))
     text = write_report([folder]).read_text()
-    assert "Outside the walls" not in text and "No geometry was saved" in text
+    assert "Unsafe: " not in text and "Nothing is known of the floor." in text
+    write_held_out_paths(folder, ["unsafe"], lambda x: [int(x > 0.05)])
+    assert "Unsafe: 75\u00a0% of the steps before, 75\u00a0% after" in write_report([folder]).read_text()
+
+
+def test_the_floor_of_a_task_is_drawn_and_named(tmp_path):
+    folder = write_run(tmp_path / "run")
+    write_held_out_paths(folder)
+    hazard = {"kind": "disc", "x": 0.3, "y": 0.1, "radius": 0.2, "role": "hazard"}
+    goal = {"kind": "disc", "x": 1.0, "y": 0.0, "radius": 0.1, "role": "goal"}
+    layout = {"held-out": [{"task": 0, "parameters": {"wall": 0.1}, "scenes": [[hazard, goal]]}]}
+    (folder / "layout.json").write_text(json.dumps(layout))
+    text = write_report([folder]).read_text()
+    assert "1 hazard, 1 goal." in text and "Orange: hazards. Green: the goal." in text and "walls" not in text
+    assert "fill: var(--cost); opacity: 0.55" in text
+
+
+def test_where_every_episode_has_its_own_floor_the_first_one_is_drawn(tmp_path):
+    folder = write_run(tmp_path / "run")
+    layout = json.loads((folder / "layout.json").read_text())
+    places = [[{"kind": "disc", "x": x, "y": 0, "radius": 0.2, "role": "hazard"}] for x in (-0.5, 0.5)]
+    layout["held-out"][1] = {"task": 1, "parameters": {}, "scenes": places}
+    (folder / "layout.json").write_text(json.dumps(layout))
+    assert write_report([folder]).read_text().count("The first episode alone") == 1
+
+
+def test_an_environment_without_positions_is_said_in_a_line(tmp_path):
+    folder = write_run(tmp_path / "run")
+    write_table(folder / "paths.csv", ["split", "task", "stage", "episode", "t", "x", "y", "unsafe"], [])
+    text = write_report([folder]).read_text()
+    assert '<p class="missing">No paths: paths.csv has no rows; the environment has no <code>position</code>' in text
+    assert text.count("<figure>") == 4 + 4 + 5
 
 
 @pytest.mark.parametrize("paths", [True, False])
@@ -240,7 +288,7 @@ def test_number(value, text):
 
 def test_small_shares_are_not_called_zero():
     assert (percent(0.0), percent(0.001), percent(0.25)) == ("0\u00a0%", "under 1\u00a0%", "25\u00a0%")
-    assert share_words(float("nan")) == "no points"
+    assert share_words(float("nan")) == "no part"
 
 
 def test_warnings_are_a_section_and_only_where_there_are_any(report, tmp_path):

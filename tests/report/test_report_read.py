@@ -1,11 +1,14 @@
 """Damaged run folders are named in one line; what is optional may be missing."""
 
+import json
+
 import numpy as np
 import pytest
 from synthetic_runs import CONFIG, write_run
 
 from metacpo.report import ReportError
 from metacpo.report.read import read_run
+from metacpo.shapes import Disc, Ring, Wall
 
 
 @pytest.fixture
@@ -33,7 +36,22 @@ def test_traces_are_sorted_by_time(folder):
     )
     traces = read_run(folder).traces
     assert traces is not None and len(traces) == 2
-    assert traces[0].x.tolist() == [0.1, 0.5] and traces[1].x.tolist() == [9]
+    assert traces[0].position.tolist() == [[0.1, 2.0], [0.5, 1.0]] and traces[1].position.tolist() == [[9.0, 9.0]]
+    assert traces[0].unsafe is not None and traces[1].unsafe is not None
+    assert traces[0].unsafe.tolist() == [False, False] and traces[1].unsafe.tolist() == [True], "behind the wall at 0.9"
+
+
+def test_layouts_of_both_formats_give_scenes(folder):
+    run = read_run(folder)
+    assert run.scene("held-out", 2, 1) == (Ring(0.0, 0.0, 1.3, "course"), Wall(-0.9), Wall(0.9))
+    assert run.scene("held-out", 7, 0) == ()
+    shapes = [[{"kind": "disc", "x": x, "y": 0, "radius": 0.5, "role": "button"}] for x in (1, 2)]
+    edited = {"held-out": [{"task": 0, "parameters": {"radius": 1.0}, "scenes": shapes}, {"task": 1, "parameters": {}}]}
+    (folder / "layout.json").write_text(json.dumps(edited))
+    run = read_run(folder)
+    scenes = [run.scene("held-out", 0, episode) for episode in (0, 1, 5)]
+    assert scenes == [(Disc(x, 0.0, 0.5, "button"),) for x in (1.0, 2.0, 1.0)]
+    assert run.scene("held-out", 1, 0) == ()
 
 
 def test_an_empty_cell_of_metrics_is_nan(folder):
@@ -77,6 +95,9 @@ def test_a_missing_file_is_named(folder, name):
         ("layout.json", '{"held-out": [{"wall": 0.9}]}', "not a table"),
         ("layout.json", '{"held-out": [{"task": 0, "wall": "far"}]}', "not a table"),
         ("layout.json", "{", "not a table"),
+        ("layout.json", '{"held-out": [{"task": 0, "scenes": [[{"kind": "cone"}]]}]}', "not a table"),
+        ("layout.json", '{"held-out": [{"task": 0, "wall": 1e400}]}', "not a table"),
+        ("paths.csv", "split,task,stage,episode,t,x,y,unsafe\nheld-out,0,before,0,0,0,0,2\n", "unsafe must be 0 or 1"),
     ],
 )
 def test_a_damaged_file_is_named_in_one_line(folder, name, text, words):

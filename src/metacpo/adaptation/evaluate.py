@@ -2,27 +2,24 @@
 
 import time
 from collections.abc import Callable, Hashable, Sequence
-from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
 from metacpo.adaptation.adapt import Adaptation, adapt_tasks
 from metacpo.adaptation.outcomes import Evaluation, SplitResult
+from metacpo.adaptation.paths import record_paths
 from metacpo.config.limits import CostLimit
 from metacpo.config.sections import AdaptationSettings
 from metacpo.envs.tasks import Task, with_cost_limit
-from metacpo.rollout import rollout
 from metacpo.training.setup import TrainingSetup
 from metacpo.training.state import TrainState
 
 EVALUATION = 0x5AFE  # folded into the seed: an evaluation never repeats the keys of a training with that seed
 REPORT_SEED, REPORT_TASKS = 1000, 100  # what results are reported on: tasks that no preset was tuned on
 PATH_TASKS = 3  # tasks a split whose paths are drawn: the unsafest before adaptation, the middle one, the safest
-PATH_EPISODES = 2
 GIVEN_TASK = "given task"  # in the place of a split
 Adapt = Callable[[TrainState, Task, Key[Array, ""]], Adaptation]
 _EXECUTABLES: dict[Hashable, Adapt] = {}  # the newest
@@ -62,7 +59,7 @@ def evaluate(
             adaptation = adapt(state, tasks, adapt_key)
             drawn = drawn_tasks(adaptation)
             few, phi = _chosen((tasks, adaptation.phi), drawn)
-            paths = _paths(setup, state, few, phi, path_key)
+            paths = record_paths(setup, state, few, phi, path_key)
         results.append(SplitResult(split, tasks, adaptation, drawn, paths))
     return Evaluation(tuple(results), setup.estimation.cost_measure, setup.env.cost_names, settings.episodes)
 
@@ -99,17 +96,3 @@ def drawn_tasks(adaptation: Adaptation) -> tuple[int, ...]:
 
 def _chosen(tree: Any, tasks: tuple[int, ...]) -> Any:
     return jax.tree.map(lambda x: x[np.asarray(tasks)], tree)
-
-
-@partial(jax.jit, static_argnames="setup")
-def _paths(
-    setup: TrainingSetup, state: TrainState, tasks: Task, phi: Float[Array, "M n"], key: Key[Array, ""]
-) -> Float[Array, "M 2 T E 2"]:
-    """Positions of the same starts under the meta-policy and under the adapted policy."""
-
-    def path(policy_phi: Float[Array, " n"], task: Task, key: Key[Array, ""]):
-        return rollout(setup.env, setup.policy, policy_phi, state.normaliser, task, key, PATH_EPISODES).position
-
-    both = jnp.stack([jnp.broadcast_to(state.theta, phi.shape), phi], axis=1)
-    keys = jax.random.split(key, phi.shape[0])
-    return jax.vmap(jax.vmap(path, in_axes=(0, None, None)))(both, tasks, keys)

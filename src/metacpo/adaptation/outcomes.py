@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from metacpo.adaptation.adapt import Adaptation
+from metacpo.adaptation.paths import Paths
 from metacpo.envs.tasks import Task
 from metacpo.estimation.batch import EpisodeStats
 from metacpo.estimation.measures import CostMeasure, limited
@@ -111,13 +112,13 @@ def judged(stats: EpisodeStats, limits: Float[Array, "M m"], cost_measure: CostM
 
 @dataclass(frozen=True)
 class SplitResult:
-    """One split: its tasks [M] and their adaptation; paths [D, 2 (before, after), T, E, 2] of tasks `drawn`, metres."""
+    """One split: its tasks [M], their adaptation, and paths of the tasks `drawn` (None: no positions to draw)."""
 
     split: str
     tasks: Task
     adaptation: Adaptation
     drawn: tuple[int, ...]
-    paths: Float[Array, "D 2 T E 2"]
+    paths: Paths | None
 
     def stochastic(self, cost_measure: CostMeasure) -> Judged:
         """With actions drawn from the policies."""

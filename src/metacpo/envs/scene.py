@@ -7,47 +7,17 @@ Both methods are optional. An environment that lacks them is drawn as a path on 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from metacpo.envs.base import Environment, State
 from metacpo.envs.tasks import Task
-
-Role = Literal["hazard", "goal", "button", "course", "wall"]
-
-
-@dataclass(frozen=True)
-class Disc:
-    """A round area on the floor; metres."""
-
-    x: float
-    y: float
-    radius: float
-    role: Role
-
-
-@dataclass(frozen=True)
-class Ring:
-    """A circle's line on the floor; metres."""
-
-    x: float
-    y: float
-    radius: float
-    role: Role
-
-
-@dataclass(frozen=True)
-class Wall:
-    """The line x = const for |y| ≤ half (m), unsafe on the side away from x = 0."""
-
-    x: float
-    half: float = math.inf
-    role: Role = "wall"
-
-
-Shape = Disc | Ring | Wall
-Scene = tuple[Shape, ...]
+from metacpo.shapes import Disc as Disc
+from metacpo.shapes import Ring as Ring
+from metacpo.shapes import Role as Role
+from metacpo.shapes import Scene as Scene
+from metacpo.shapes import Wall as Wall
 
 
 @runtime_checkable

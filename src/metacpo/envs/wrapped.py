@@ -61,3 +61,8 @@ def innermost(env: Environment, state: State | None = None) -> tuple[Environment
     while isinstance(env, Wrapped):
         env, state = env.env, None if state is None else env.inner(state)
     return env, state
+
+
+def has_position(env: Environment) -> bool:
+    """Whether the environment says where its worlds are, under wrappers too."""
+    return hasattr(innermost(env)[0], "position")

@@ -1,8 +1,6 @@
 """A task seen from above, drawn by Pillow alone: no OpenGL, no screen."""
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -10,41 +8,10 @@ from PIL import Image, ImageDraw
 from metacpo.envs.scene import Disc, Ring, Scene, Wall, grid_step
 from metacpo.render import looks
 from metacpo.report import style
+from metacpo.report.floor import ALPHA, ROLES, View
 
 FINER = 2  # drawn at twice the size, then reduced: smooth edges
-MARGIN = 1.15
 ROBOT = 0.06  # of the half-width
-ALPHA = {"hazard": 0.55, "goal": 0.5, "button": 0.8}
-
-
-@dataclass(frozen=True)
-class View:
-    """The square that a picture shows: its centre and half its width (m)."""
-
-    x: float
-    y: float
-    half: float
-
-
-def view_of(scenes: Iterable[Scene], positions: Sequence[np.ndarray]) -> View:
-    """A square round every shape and nearly all positions [T, 2]: a runaway may leave it, walls have no ends."""
-    boxes = [
-        np.array([[shape.x - shape.radius, shape.y - shape.radius], [shape.x + shape.radius, shape.y + shape.radius]])
-        for scene in scenes
-        for shape in scene
-        if not isinstance(shape, Wall)
-    ]
-    for position in positions:
-        known = position[np.isfinite(position).all(axis=1)]
-        if len(known):
-            boxes.append(np.quantile(known, [0.02, 0.98], axis=0))
-    if not boxes:
-        return View(0.0, 0.0, 1.0)
-    low = np.min([box[0] for box in boxes], axis=0)
-    high = np.max([box[1] for box in boxes], axis=0)
-    x, y = (low + high) / 2
-    half = MARGIN * float(np.max(high - low)) / 2
-    return View(float(x), float(y), half or 1.0)
 
 
 class Above:
@@ -88,7 +55,7 @@ class Above:
                 draw.line(ends, fill=style.GRID, width=FINER)
 
     def _shape(self, draw: ImageDraw.ImageDraw, shape: Disc | Ring | Wall) -> None:
-        colour = looks.ROLES[shape.role]
+        colour = ROLES[shape.role]
         if isinstance(shape, Wall):
             return self._wall(draw, shape, colour)
         left, upper = self._fine(shape.x - shape.radius, shape.y + shape.radius)

@@ -2,30 +2,23 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
 from metacpo.adaptation.outcomes import SplitResult
+from metacpo.adaptation.paths import STAGES, at, on_host
 from metacpo.envs.base import Environment, State, position_of
-from metacpo.envs.scene import Scene, scene_of
+from metacpo.envs.scene import scene_of
 from metacpo.envs.tasks import Task
+from metacpo.rollout import rollout_with_states
+from metacpo.shapes import Scene
 from metacpo.training.setup import TrainingSetup
 from metacpo.training.state import TrainState
 
-STAGES = ("before", "after")
 RENDER = 0xF11F  # folded into the seed: the episodes shown are none that the adaptation learned from
-
-
-class Recording(eqx.Module):
-    """One episode whole: its T + 1 states, and which of the T steps belong to it (all up to its end)."""
-
-    states: State  # leading axes [*M T+1]
-    valid: Bool[Array, "*M T"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +45,7 @@ class Episode:
 
     def at(self, step: int) -> State:
         """The state after `step` steps."""
-        return _part(self.states, step)
+        return at(self.states, step)
 
     def scene(self, env: Environment, step: int) -> Scene:
         return scene_of(env, self.task, self.at(step))
@@ -65,64 +58,41 @@ def record_all(setup: TrainingSetup, state: TrainState, result: SplitResult, see
     phi = jnp.stack([jnp.broadcast_to(state.theta, adapted.shape), adapted], axis=1)
     keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), RENDER), len(drawn))
     with jax.default_matmul_precision("highest"):
-        recordings = _record(setup, state, phi, tasks, keys)
-        positions = position_of(setup.env, recordings.states)
-    recordings, tasks, positions = jax.tree.map(_on_host, (recordings, tasks, positions))
+        states, valid = _record(setup, state, phi, tasks, keys)
+        positions = position_of(setup.env, states)
+    recordings, tasks, positions = jax.tree.map(on_host, ((states, valid), tasks, positions))
     episodes = []
-    for index, number in enumerate(result.drawn):
-        for stage, name in enumerate(STAGES):
-            recording, task = _part(recordings, index, stage), _part(tasks, index)
-            episodes.append(_episode(setup, (result.split, number, name), task, recording, positions[index, stage]))
+    for index, stage in np.ndindex(len(drawn), len(STAGES)):
+        name = (result.split, result.drawn[index], STAGES[stage])
+        recording = at(recordings, index, stage)
+        episodes.append(_episode(setup, name, at(tasks, index), recording, positions[index, stage]))
     return episodes
-
-
-def _part(tree: Any, *place: int) -> Any:
-    """What a tree of arrays has at one place of their leading axes."""
-    return jax.tree.map(lambda x: x[place], tree)
 
 
 @partial(jax.jit, static_argnames="setup")
 def _record(
     setup: TrainingSetup, state: TrainState, phi: Float[Array, "D 2 n"], tasks: Task, keys: Key[Array, " D"]
-) -> Recording:
-    one = partial(record, setup, state)
+) -> tuple[State, Bool[Array, "D 2 T"]]:
+    """One episode of every policy: its states [D, 2, T + 1], and which steps belong to it (all up to its end)."""
+
+    def one(policy_phi: Float[Array, " n"], task: Task, key: Key[Array, ""]) -> tuple[State, Bool[Array, " T"]]:
+        data, states = rollout_with_states(setup.env, setup.policy, policy_phi, state.normaliser, task, key, 1)
+        return jax.tree.map(lambda x: x[:, 0], (states, data.valid > 0))
+
     return jax.vmap(jax.vmap(one, in_axes=(0, None, None)))(phi, tasks, keys)
 
 
-def record(
-    setup: TrainingSetup, state: TrainState, phi: Float[Array, " n"], task: Task, key: Key[Array, ""]
-) -> Recording:
-    """What `rollout` does for one episode with the same key, but every state is kept."""
-    env, policy = setup.env, setup.policy
-    reset_key, action_key = jax.random.split(key)
-    start = env.reset(task, jax.random.split(reset_key, 1)[0])
-    noise = jax.random.normal(action_key, (env.episode_length, 1, env.action_size), jnp.float32)
-
-    def step(carry: tuple[State, Array], eps: Float[Array, "1 A"]):
-        before, alive = carry
-        pi = policy(phi, state.normaliser(before.obs[None]))
-        action = pi.sample(eps)[0]
-        after = env.step(task, before, action)
-        numbers = jnp.concatenate([after.obs, after.cost, after.reward[None]])
-        valid = alive & jnp.all(jnp.isfinite(numbers))
-        kept = jax.tree.map(lambda new, old: jnp.where(valid, new, old), after, before)
-        return (kept, valid & ~after.terminated & ~after.truncated), (kept, valid)
-
-    _, (after, valid) = jax.lax.scan(step, (start, jnp.bool_(True)), noise)
-    states = jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), start, after)
-    return Recording(states, valid)
-
-
-def _on_host(x: Array) -> np.ndarray | Array:
-    """NumPy arrays; keys of random numbers have no such form and stay."""
-    return x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else np.asarray(x)
-
-
 def _episode(
-    setup: TrainingSetup, name: tuple[str, int, str], task: Task, recording: Recording, position: np.ndarray
+    setup: TrainingSetup,
+    name: tuple[str, int, str],
+    task: Task,
+    recording: tuple[State, np.ndarray],
+    position: np.ndarray,
 ) -> Episode:
-    end = int(np.sum(recording.valid)) + 1
-    states = jax.tree.map(lambda x: x[:end], recording.states)
+    """What is shown of one episode, up to its end; recording: its states, and which steps belong to it."""
+    states, valid = recording
+    end = int(np.sum(valid)) + 1
+    states = jax.tree.map(lambda x: x[:end], states)
     cost = np.asarray(states.cost, np.float64)
     unsafe = np.any(cost > 0, axis=-1)
     if setup.estimation.cost_measure == "discounted":

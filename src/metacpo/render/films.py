@@ -12,13 +12,14 @@ from metacpo.adaptation.outcomes import Evaluation
 from metacpo.envs.base import Environment
 from metacpo.envs.physics.camera import Camera, NoRenderer
 from metacpo.envs.scene import Embodied
-from metacpo.envs.wrapped import innermost
+from metacpo.envs.wrapped import has_position, innermost
 from metacpo.render import looks
-from metacpo.render.above import Above, View, view_of
+from metacpo.render.above import Above
 from metacpo.render.episodes import Episode, record_all
 from metacpo.render.overlay import captioned, task_words
 from metacpo.render.plots import write_paths
 from metacpo.render.video import Format, has_ffmpeg, pace, shown_steps, write_video
+from metacpo.report.floor import STAGE, View, view_of
 from metacpo.training.runs import Run
 from metacpo.training.setup import TrainingSetup
 
@@ -44,15 +45,19 @@ def render(run: Run, evaluation: Evaluation, request: Request, complain: Say) ->
     folder = run.path / FOLDER
     folder.mkdir(exist_ok=True)
     suffix = _suffix(request.video, complain)
+    from_above = has_position(run.setup.env)
+    if not from_above:
+        complain("no paths and no videos from above: the environment has no `position`")
     for result in evaluation.splits:
         episodes = record_all(run.setup, run.state, result, request.seed)
-        path = folder / f"{result.split}-paths.png"
-        updates = len(result.adaptation.stats.episode_return) - 1
-        title = f"{run.path.resolve().name}: {result.split} tasks, {updates} updates"
-        if _made(path, partial(write_paths, path, run.setup.env, episodes, title), complain):
-            yield path
         studio = Studio(run.setup, episodes)
-        yield from _films(episodes, studio.above, lambda e: folder / f"{_stem(e)}-top-down{suffix}", complain)
+        if from_above:
+            path = folder / f"{result.split}-paths.png"
+            updates = len(result.adaptation.stats.episode_return) - 1
+            title = f"{run.path.resolve().name}: {result.split} tasks, {updates} updates"
+            if _made(path, partial(write_paths, path, run.setup.env, episodes, title), complain):
+                yield path
+            yield from _films(episodes, studio.above, lambda e: folder / f"{_stem(e)}-top-down{suffix}", complain)
         if studio.bodies is None:
             continue
         try:
@@ -100,7 +105,7 @@ class Studio:
     def __enter__(self) -> "Studio":
         if self.bodies is None:
             raise NoRenderer("this environment has no bodies")
-        for stage in looks.STAGE:
+        for stage in STAGE:
             palette = looks.camera_palette(stage)
             camera = Camera(self.bodies.physics.model, *CAMERA, palette)
             self._cameras[stage] = self._stack.enter_context(camera)
@@ -111,7 +116,7 @@ class Studio:
 
     def above(self, episode: Episode) -> Iterator[np.ndarray]:
         """Frames from above."""
-        canvas, colour = Above(self._views[episode.number], ABOVE), looks.STAGE[episode.stage]
+        canvas, colour = Above(self._views[episode.number], ABOVE), STAGE[episode.stage]
         for step in shown_steps(episode.steps):
             scene, end = episode.scene(self.env, step), step + 1
             picture = canvas.frame(scene, episode.position[:end], episode.unsafe[:end], colour)

@@ -6,16 +6,8 @@ import matplotlib
 from PIL import ImageColor, ImageFont
 
 from metacpo.report import style
+from metacpo.report.floor import ROLES, STAGE
 
-ROLES = {
-    "hazard": style.COST,
-    "goal": style.WITHIN,
-    "button": style.RUNS[5],
-    "course": style.INK,
-    "wall": style.UNSAFE,
-    "unsafe": style.UNSAFE,
-}
-STAGE = {"before": style.BEFORE, "after": style.RETURN}
 PAPER = "#ffffff"
 Rgb = tuple[int, int, int]
 
@@ -33,7 +25,7 @@ def mixed(colour: str, share: float) -> Rgb:
 
 def camera_palette(stage: str) -> dict[str, tuple[float, float, float]]:
     """The roles' colours in [0, 1], the robot and its path in those of the stage."""
-    names = ROLES | {"robot": STAGE[stage], "path": STAGE[stage]}
+    names = ROLES | {"unsafe": style.UNSAFE, "robot": STAGE[stage], "path": STAGE[stage]}
     return {role: (r / 255, g / 255, b / 255) for role, (r, g, b) in ((k, rgb(v)) for k, v in names.items())}
 
 

@@ -9,6 +9,7 @@ from metacpo.envs.tasks import Parameter
 from metacpo.render import looks
 from metacpo.render.episodes import Episode
 from metacpo.report import style
+from metacpo.report.words import number
 
 HEIGHT, WORDS = 88, 64  # pixels, and where the last line begins
 EDGE, GAP = 14, 12
@@ -31,7 +32,7 @@ def captioned(
     taken = EDGE + bold.getlength(title) + GAP
     progress = fitted(f"step {step}/{episode.steps}", small, middle - taken)
     draw.text((taken, height + 12), progress, font=small, fill=style.INK)
-    about = f"{episode.split} task {episode.number}   return {number(episode.total[step])}"
+    about = f"{episode.split} task {episode.number}   return {number(float(episode.total[step]))}"
     draw.text((EDGE, height + 34), fitted(about, small, middle - EDGE - GAP), font=small, fill=style.INK)
     draw.text((EDGE, height + WORDS), fitted(words, small, width - 2 * EDGE), font=small, fill=style.MUTED)
     box = (middle, height + 2, width - EDGE, height + WORDS - 2)
@@ -54,7 +55,7 @@ def draw_bars(
         colour = style.UNSAFE if value > most else style.WITHIN
         y = round(top + index * row + row / 2)
         text = looks.font(size)
-        amount = f"{number(value)} / limit {number(most)}"
+        amount = f"{number(float(value))} / limit {number(float(most))}"
         place = right - looks.font(size, bold=True).getlength(amount)
         draw.text((left, y - size - 4), fitted(name, text, place - left - GAP), font=text, fill=style.INK)
         draw.text((place, y - size - 4), amount, font=looks.font(size, bold=True), fill=colour)
@@ -74,11 +75,6 @@ def fitted(text: str, font: looks.ImageFont.FreeTypeFont, width: float | int) ->
     while text and font.getlength(text + "…") > width:
         text = text[:-1]
     return text.rstrip(" ,") + "…"
-
-
-def number(value: float | np.floating) -> str:
-    """A number with three digits or so."""
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
 def task_words(params: dict, parameters: dict[str, Parameter]) -> str:

@@ -7,50 +7,23 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
 from metacpo.report import style
-from metacpo.report.read import Run
+from metacpo.report.captions import adaptation_words, learning_words
+from metacpo.report.measures import RETURN, Measure, limited_measures, measures_of
+from metacpo.report.run import Run
 from metacpo.report.style import Panel
 from metacpo.report.summary import robust_limits, rolling, thin
+from metacpo.report.words import count_words
 
-# column of adaptation.csv -> (suffix of the Adapt/ tags, tag after adaptation, words)
-MEASURES = {
-    "return": ("EpRet", "Metrics/EpRet", "Return"),
-    "episode_cost": ("EpCost", "Metrics/EpCost", "Episode cost"),
-    "discounted_cost": ("DiscountedCost", "Metrics/DiscountedCost", "Discounted cost"),
-}
-UNITS = {
-    "return": "reward per episode",
-    "episode_cost": "cost per episode",
-    "discounted_cost": "per episode",
-}
+MEAN = "mean of the tasks"  # in a legend
 MOST_POINTS = 600  # drawn per line: more than the panel has pixels across
 
 
-def colour_of(measure: str) -> str:
-    return style.RETURN if measure == "return" else style.COST
-
-
 def learning_panels(runs: Sequence[Run]) -> list[Panel]:
-    """Return, both costs and the share of satisfied tasks over training; only what the runs logged."""
-    panels = []
-    for measure in MEASURES:
-        if any(_learning_series(run, measure) for run in runs):
-            panels.append(_learning_panel(runs, measure))
+    """Return, costs (each of several constraints by name) and the share of satisfied tasks; only what runs logged."""
+    panels = [_learning_panel(runs, each) for each in measures_of(runs) if any(each.series(run) for run in runs)]
     if any("Metrics/SatisfiedFraction" in run.metrics for run in runs):
         panels.append(_share_panel(runs))
     return panels
-
-
-def _learning_series(run: Run, measure: str) -> list[tuple[str, np.ndarray]]:
-    """The series "before" and "after" of a measure, as far as the run logged them."""
-    suffix, total, _ = MEASURES[measure]
-    series = []
-    before = run.metrics.get(f"Adapt/step0/{suffix}")
-    after = run.metrics.get(f"Adapt/step{run.last_step}/{suffix}", run.metrics.get(total))
-    if before is not None and run.last_step > 0:
-        series.append(("before", before))
-    if after is not None:
-        series.append(("after", after))
-    return series
 
 
 def draw_smoothed(
@@ -73,36 +46,33 @@ def set_robust_limits(axes: Axes, values: Sequence[np.ndarray], include: Sequenc
         style.note(axes, f"{beyond} of {every.size} points beyond the axis")
 
 
-def _learning_panel(runs: Sequence[Run], measure: str) -> Panel:
-    words = MEASURES[measure][2]
+def _learning_panel(runs: Sequence[Run], measure: Measure) -> Panel:
     figure, axes = style.new_panel()
     values, limits = [], []
     for index, run in enumerate(runs):
         x = run.metrics["env_steps"]
-        for stage, series in _learning_series(run, measure):
-            colour = style.run_colour(index, len(runs), colour_of(measure))
+        for stage, series in measure.series(run).items():
+            colour = style.run_colour(index, len(runs), measure.colour)
             values.append(series)
             if stage == "before":
                 # One grey for every run: it is the background against which adaptation is judged.
                 draw_smoothed(axes, x, series, style.BEFORE, legend_label("before adaptation", index == 0))
             else:
-                words_after = f"after {run.last_step} updates" if run.last_step else "policy"
+                words_after = f"after {count_words(run.last_step, 'update')}" if run.last_step else "policy"
                 draw_smoothed(axes, x, series, colour, legend_label(words_after, len(runs) == 1))
-        limit = run.metrics.get("Metrics/CostLimit")
-        if measure == run.limited_cost and limit is not None:
+        limit = run.metrics.get(measure.limit_tag)
+        if limit is not None:
             label = legend_label("limit", not limits)
             axes.plot(x, limit, color=style.LIMIT, linestyle="--", linewidth=1.5, label=label)
             limits.append(limit)
     set_robust_limits(axes, values, limits)
-    label_training(axes, f"{words} ({UNITS[measure]})")
-    caption = {
-        "return": "Mean over the iteration's training tasks. Adaptation should lift it: look for the gap.",
-        "episode_cost": "Undiscounted cost of an episode.",
-        "discounted_cost": "Discounted as in the paper: it can be low while violations are only postponed.",
-    }[measure]
-    if limits:
-        caption += " The colour should end on or below the dashed limit; grey may stay above it."
-    return Panel(figure, words, f"{caption} Thin: each iteration; bold: rolling median.")
+    label_training(axes, f"{measure.words.split(',')[0]} ({measure.unit})")
+    about = {
+        "return": "Mean over the iteration's training tasks.",
+        "discounted_cost": "Discounted: it can be low while violations are only postponed.",
+    }.get(measure.column, "Mean over the iteration's training tasks.")
+    caption = f"{about} {learning_words(runs, measure)} Thin: each iteration; bold: rolling median."
+    return Panel(figure, measure.words, caption)
 
 
 def _share_panel(runs: Sequence[Run]) -> Panel:
@@ -120,7 +90,7 @@ def _share_panel(runs: Sequence[Run]) -> Panel:
     return Panel(
         figure,
         "Share of training tasks within the limit",
-        "The mean cost can meet a limit that single tasks break: this counts the tasks. Higher is better. "
+        "A mean cost can be within a limit that single tasks break: this counts the tasks. Higher is better. "
         "Thin: each iteration; bold: rolling mean.",
     )
 
@@ -140,39 +110,31 @@ def legend_label(text: str, wanted: bool) -> str:
 
 
 def adaptation_panels(runs: Sequence[Run], split: str) -> list[Panel]:
-    """Return and limited cost of one split against the number of updates."""
+    """Return and limited cost (of each constraint) of one split against the number of updates."""
     chosen = [run for run in runs if split in run.adaptation.splits]
-    return [
-        _adaptation_panel(chosen, split, "return"),
-        # Runs of one report share their cost measure: they are seeds of one setting.
-        _adaptation_panel(chosen, split, chosen[0].limited_cost),
-    ]
+    return [_adaptation_panel(chosen, split, measure) for measure in (RETURN, *limited_measures(chosen))]
 
 
-def _adaptation_panel(runs: Sequence[Run], split: str, measure: str) -> Panel:
+def _adaptation_panel(runs: Sequence[Run], split: str, measure: Measure) -> Panel:
     figure, axes = style.new_panel()
     values, limits = [], []
     for index, run in enumerate(runs):
-        colour = style.run_colour(index, len(runs), colour_of(measure))
-        grid = run.adaptation.grid(split, measure)
-        label = legend_label("mean of the tasks", len(runs) == 1)
-        draw_adaptation(axes, run.adaptation.steps(split), grid, colour, label)
+        if measure.column not in run.adaptation.numbers:
+            continue
+        colour = style.run_colour(index, len(runs), measure.colour)
+        grid = run.adaptation.grid(split, measure.column)
+        draw_adaptation(axes, run.adaptation.steps(split), grid, colour, legend_label(MEAN, len(runs) == 1))
         values.append(grid)
-        limits.append(np.unique(run.adaptation.grid(split, "cost_limit")))
-    if measure == "return":
-        set_robust_limits(axes, values)
-    else:
+        if measure.limit_column:
+            limits.append(np.unique(run.adaptation.grid(split, measure.limit_column)))
+    if limits:
         draw_limits(axes, np.concatenate(limits))
-        set_robust_limits(axes, values, limits)
-    words = MEASURES[measure][2]
-    style.label_axes(axes, "Constrained policy updates on the task (count)", f"{words} ({UNITS[measure]})")
+    set_robust_limits(axes, values, limits)
+    style.label_axes(axes, "Constrained policy updates on the task (count)", f"{measure.words} ({measure.unit})")
     style.add_legend(axes)
-    caption = {
-        "return": "A good start point climbs within the first updates, on every task.",
-        "episode_cost": "Lines should fall below the dashed limit and stay there.",
-        "discounted_cost": "Lines should fall below the dashed limit and stay there.",
-    }[measure]
-    return Panel(figure, f"{words}, {split} tasks", f"Thin: one task each; bold: their mean. {caption}")
+    known = [run for run in runs if measure.column in run.adaptation.numbers]
+    caption = f"{adaptation_words(known, split, measure)} Thin: one task each; bold: their mean."
+    return Panel(figure, f"{measure.words}, {split} tasks", caption)
 
 
 def draw_adaptation(axes: Axes, steps: np.ndarray, grid: np.ndarray, colour: str, label: str) -> None:

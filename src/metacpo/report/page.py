@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from metacpo.report import curves, paths, tables, updates
-from metacpo.report.read import ReportError, Run, read_run
+from metacpo.report.captions import lead
+from metacpo.report.floor import floor_key
+from metacpo.report.read import ReportError, read_run
+from metacpo.report.run import Run
 from metacpo.report.style import Panel, own_settings, run_colour, to_svg
-from metacpo.report.summary import Verdict, verdict
 from metacpo.run_folder import replacing, writing
 
 CSS = Path(__file__).with_name("page.css")
@@ -127,36 +129,17 @@ def _training_time(run: Run) -> str:
 
 def _headline(runs: Sequence[Run]) -> str:
     splits = tables.split_names(runs) if len(runs) == 1 else []
-    lead = [_sentence(verdict(runs[0], split)) for split in splits]
+    constraints = tables.constraint_table(runs)
     return _section(
         "headline",
         "Before and after adaptation",
-        *lead,
+        *(lead(runs[0], split) for split in splits),
         f'<div class="wide">{tables.verdict_table(runs)}</div>',
+        f'<h3>Each constraint</h3><div class="wide">{constraints}</div>' if constraints else "",
         f'<p class="note">{tables.budget_words(runs)}</p>',
         '<p class="note">Means over tasks, each from fresh evaluation episodes. Intervals say what other tasks would '
         "give: by the bootstrap for means, Wilson’s for shares of tasks; they are wide where tasks are few. The worst "
         "task is the one whose cost is farthest above its limit.</p>",
-    )
-
-
-def _sentence(row: Verdict) -> str:
-    """The verdict in words: return, limited cost against the limit, tasks within it."""
-    after = row.cost(row.after)
-    met = after <= row.limits[0]
-    state = "within the limit of" if met else "above the limit of"
-    if not met and not after > row.limits[1]:  # between the tasks' limits, or not finite
-        state = "against a limit of"
-    cost = row.limited_cost.replace("_", " ")
-    returns, costs = (
-        tables.change(row, tables.number(before), tables.number(value))
-        for before, value in ((row.before.returns, row.after.returns), (row.cost(row.before), after))
-    )
-    lead = f"after {row.steps} updates, " if row.steps else ""
-    return (
-        f'<p class="lead {"met" if met else "broken"}"><span class="mark">{escape(row.split)}</span> '
-        f"{lead}mean return {returns}, mean {cost} {costs}, {state} {tables.limit_words(row)}; "
-        f"<b>{row.after.within} of {row.after.tasks}</b> tasks end within their limit.</p>"
     )
 
 
@@ -186,16 +169,21 @@ def _adaptation(runs: Sequence[Run]) -> str:
 
 
 def _paths(run: Run, several: bool) -> str:
-    panels = paths.path_panels(run)
-    if not panels:
+    if run.traces is None:
         return _section("paths", "Paths", _missing("No paths: this run kept no paths.csv."))
+    if not run.traces:
+        why = "the environment has no <code>position</code>, or no world of them made a single valid step"
+        return _section("paths", "Paths", _missing(f"No paths: paths.csv has no rows; {why}."))
+    splits = dict.fromkeys(trace.split for trace in run.traces)
+    known = any(trace.unsafe is not None for trace in run.traces)
+    lone = "; a dot alone is an episode of one step" if any(len(trace.position) == 1 for trace in run.traces) else ""
     whose = f" From the first run, {escape(run.name)}." if several else ""
     return _section(
         "paths",
         "Paths",
-        f'<p class="note">Seen from above. Dotted: the circle to run along; shaded: the unsafe zone '
-        f"behind the walls. The path is red where it is unsafe; the dots are starts.{whose}</p>",
-        _figures(panels, "paths"),
+        f'<p class="note">Seen from above. {floor_key(run.scenes)}'
+        f"{'The path is red where a step is unsafe. ' if known else ''}The dots are starts{lone}.{whose}</p>",
+        *(_figures(paths.path_panels(run, split), f"paths{index}-") for index, split in enumerate(splits)),
     )
 
 

@@ -1,5 +1,6 @@
 """One picture for a README: what a few updates do to return, cost and path on new tasks."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,16 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from metacpo.report import style
-from metacpo.report.curves import MEASURES, draw_adaptation, draw_limits, set_robust_limits
+from metacpo.report.curves import MEAN, draw_adaptation, draw_limits, set_robust_limits
+from metacpo.report.measures import RETURN, Measure, limited_measures
 from metacpo.report.paths import draw_before_after, share_words, shown_tasks
-from metacpo.report.read import Geometry, Run, read_run
+from metacpo.report.read import read_run
+from metacpo.report.run import Run
 from metacpo.report.summary import Verdict, verdict
 
 SIZE = (10.0, 4.4)  # inches
 DPI = 160  # 1600 × 704 pixels
+WORST = Measure("Worst cost above its limit", "cost per episode", "excess", "", "")
 
 
 @style.own_settings()
@@ -23,7 +27,7 @@ def write_readme_picture(run_dir: Path, path: Path) -> None:
     run = read_run(run_dir)
     split = run.adaptation.splits[0]
     row = verdict(run, split)
-    task = next((shown for shown in shown_tasks(run) if shown[0] == split), None)
+    task = next(iter(shown_tasks(run, split)), None)
     figure = Figure(figsize=SIZE, dpi=DPI, facecolor="white", layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
     figure.suptitle(_title(run, row), color=style.INK, fontsize=14, x=0.012, ha="left")
     if task is None:
@@ -33,12 +37,11 @@ def write_readme_picture(run_dir: Path, path: Path) -> None:
         returns, costs = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[1, 0])
         left = figure.add_subplot(grid[:, 1])
         right = figure.add_subplot(grid[:, 2], sharex=left, sharey=left)
-        shares = draw_before_after((left, right), run, *task)
-        walls = run.layout.get(task, Geometry()).wall is not None
-        for axes, share in zip((left, right), shares if walls else (), strict=walls):
-            axes.set_title(f"{axes.get_title()}: {share_words(share)} unsafe", color=style.INK, fontsize=11)
-    _draw_curve(returns, run, split, "return", style.RETURN)
-    _draw_curve(costs, run, split, run.limited_cost, style.COST)
+        for axes, share in zip((left, right), draw_before_after((left, right), run, split, task), strict=True):
+            if not math.isnan(share):
+                axes.set_title(f"{axes.get_title()}: {share_words(share)} unsafe", color=style.INK, fontsize=11)
+    _draw_curve(returns, run, split, RETURN)
+    _draw_curve(costs, run, split, _limited(run))
     figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None})
 
 
@@ -50,15 +53,24 @@ def _title(run: Run, row: Verdict) -> str:
     return style.plain(f"{where}: {row.steps} updates on each of {tasks}, {within}")
 
 
-def _draw_curve(axes: Axes, run: Run, split: str, measure: str, colour: str) -> None:
+def _limited(run: Run) -> Measure:
+    """The cost that the limit limits; of several constraints, how far the worst one is above its own."""
+    if run.constraints and "excess" in run.adaptation.numbers:
+        return WORST
+    return limited_measures([run])[0]
+
+
+def _draw_curve(axes: Axes, run: Run, split: str, measure: Measure) -> None:
     style.style_axes(axes)
-    grid = run.adaptation.grid(split, measure)
-    draw_adaptation(axes, run.adaptation.steps(split), grid, colour, "mean of the tasks")
+    grid = run.adaptation.grid(split, measure.column)
+    draw_adaptation(axes, run.adaptation.steps(split), grid, measure.colour, MEAN)
     limits = np.zeros(0)
-    if measure == run.limited_cost:
-        limits = np.unique(run.adaptation.grid(split, "cost_limit"))
-        draw_limits(axes, limits)
+    if measure is WORST:
+        limits = np.zeros(1)
+    elif measure.limit_column:
+        limits = np.unique(run.adaptation.grid(split, measure.limit_column))
+    draw_limits(axes, limits)
     set_robust_limits(axes, [grid], [limits])
-    style.label_axes(axes, "Constrained updates (count)", f"{MEASURES[measure][2]} per episode")
+    style.label_axes(axes, "Constrained updates (count)", f"{measure.words} per episode")
     if limits.size:
         axes.legend(frameon=False, fontsize=style.FONT_SIZE - 1, labelcolor=style.INK, loc="upper right")

@@ -1,12 +1,13 @@
 """The numbers behind tables and curves: verdicts, intervals, smoothing, axis limits. No drawing."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from metacpo.report.read import Run
+from metacpo.report.run import Adaptation, Run
 from metacpo.statistics import Interval, mean_interval
 
 
@@ -42,6 +43,11 @@ class Verdict:
     before: Outcome
     after: Outcome
 
+    @property
+    def no_cost(self) -> bool:
+        """Whether no task had any cost, before or after: a figure of 0 that was measured."""
+        return self.before.episode_cost == 0 == self.after.episode_cost
+
     def cost(self, outcome: Outcome) -> float:
         """The mean of the cost that the limit is about."""
         return outcome.discounted_cost if self.limited_cost == "discounted_cost" else outcome.episode_cost
@@ -53,8 +59,7 @@ def verdict(run: Run, split: str) -> Verdict:
     Only tasks that were evaluated at both count, so that the two columns speak of the same tasks.
     """
     adaptation = run.adaptation
-    satisfied = adaptation.grid(split, "satisfied")
-    complete = np.isfinite(satisfied[:, 0]) & np.isfinite(satisfied[:, -1])
+    satisfied, complete = adaptation.grid(split, "satisfied"), complete_tasks(adaptation, split)
 
     def outcome(step: int) -> Outcome:
         def values(column: str) -> np.ndarray:
@@ -74,16 +79,96 @@ def verdict(run: Run, split: str) -> Verdict:
             intervals={name: mean_interval(each) for name, each in of_tasks.items()},
         )
 
-    limits = adaptation.grid(split, "cost_limit")[:, -1]
     steps = adaptation.steps(split)
     return Verdict(
         split=split,
         steps=int(steps[-1] - steps[0]),
-        limits=(float(np.nanmin(limits)), float(np.nanmax(limits))),
+        limits=limit_range(adaptation.grid(split, "cost_limit")),
         limited_cost=run.limited_cost,
         before=outcome(0),
         after=outcome(-1),
     )
+
+
+def complete_tasks(adaptation: Adaptation, split: str) -> np.ndarray:
+    """Which tasks of a split were evaluated at the first step and at the last."""
+    satisfied = adaptation.grid(split, "satisfied")
+    return np.isfinite(satisfied[:, 0]) & np.isfinite(satisfied[:, -1])
+
+
+def limit_range(limits: np.ndarray) -> tuple[float, float]:
+    """The smallest and the largest limit [tasks, steps] of the last step."""
+    return float(np.nanmin(limits[:, -1])), float(np.nanmax(limits[:, -1]))
+
+
+@dataclass(frozen=True)
+class ConstraintVerdict:
+    """One of several constraints of one split, before and after adaptation; its own cost against its own limit."""
+
+    name: str
+    limits: tuple[float, float]  # the smallest and the largest among the tasks
+    cost: tuple[float, float]  # means over the tasks
+    within: tuple[int, int]  # tasks
+    worst: tuple[float, float]  # the largest cost above its limit of any task
+    tasks: int
+
+
+def constraint_verdicts(run: Run, split: str) -> list[ConstraintVerdict]:
+    """Every constraint of which adaptation.csv has the cost and the limit, by name; [] for a run with one."""
+    adaptation = run.adaptation
+    complete = complete_tasks(adaptation, split)
+    verdicts = []
+    for name in run.constraints:
+        if not {f"cost/{name}", f"cost_limit/{name}"} <= adaptation.numbers.keys():
+            continue
+        cost, limit = (adaptation.grid(split, f"{of}/{name}") for of in ("cost", "cost_limit"))
+        excess = _excess(adaptation, split, name, cost - limit)
+        ends = [(cost[complete, step], excess[complete, step]) for step in (0, -1)]
+        verdicts.append(
+            ConstraintVerdict(
+                name=name,
+                limits=limit_range(limit),
+                cost=_both(float(paid.mean()) if paid.size else math.nan for paid, _ in ends),
+                within=_both(int(np.sum(over <= 0)) for _, over in ends),
+                worst=_both(float(np.max(over, initial=-math.inf)) for _, over in ends),
+                tasks=int(complete.sum()),
+            )
+        )
+    return verdicts
+
+
+def _excess(adaptation: Adaptation, split: str, name: str, above: np.ndarray) -> np.ndarray:
+    """A constraint's cost above its limit [tasks, steps]; infinite without a valid step, whose cost nobody paid."""
+    if f"excess/{name}" in adaptation.numbers:
+        return adaptation.grid(split, f"excess/{name}")
+    if "excess" not in adaptation.numbers:
+        return above
+    return np.where(np.isposinf(adaptation.grid(split, "excess")), math.inf, above)
+
+
+def _both(values: Iterable[Any]) -> tuple[Any, Any]:
+    before, after = values
+    return before, after
+
+
+def last_tenth(values: np.ndarray) -> np.ndarray:
+    """The last tenth of a series, at least one entry: what a training arrived at."""
+    return values[-max(1, len(values) // 10) :]
+
+
+def mean_of_finite(values: np.ndarray) -> float:
+    """The mean of what is finite; NaN where nothing is."""
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if finite.size else math.nan
+
+
+def direction(before: np.ndarray, after: np.ndarray) -> int:
+    """1 where `after` lies above `before`, −1 below; 0 where pairs differ by less than two standard errors."""
+    gap = (after - before)[np.isfinite(after - before)]
+    if not gap.size:
+        return 0
+    noise = float(np.std(gap, ddof=1)) / math.sqrt(gap.size) if gap.size > 1 else 0.0
+    return int(np.sign(gap.mean())) if abs(float(gap.mean())) > 2 * noise else 0
 
 
 def rolling(values: np.ndarray, window: int, statistic: Callable = np.median) -> np.ndarray:

@@ -1,15 +1,15 @@
 """The report's tables, as HTML. Every text from a run passes through `escape`."""
 
-import math
 from collections.abc import Callable, Sequence
 from html import escape
 
 import numpy as np
 
-from metacpo.report.read import Run
-from metacpo.report.summary import Outcome, Verdict, verdict
+from metacpo.report.run import Run
+from metacpo.report.summary import Outcome, Verdict, constraint_verdicts, last_tenth, mean_of_finite, verdict
 from metacpo.report.updates import CASES, case_counts
-from metacpo.statistics import Interval, share_beyond_worst, share_interval
+from metacpo.report.words import aside, change, count_words, interval_words, limit_words, number, percent, signed, whole
+from metacpo.statistics import share_beyond_worst, share_interval
 from metacpo.training import health
 
 # tag -> (words, what it tells)
@@ -25,30 +25,6 @@ HEALTH = {
 WIDER = ["Episodes above the limit", "Worst task"]  # columns for runs that know these
 
 
-def number(value: float) -> str:
-    """Three significant digits, no exponent for everyday sizes; a thin space parts thousands."""
-    if not math.isfinite(value):
-        return "not finite"
-    if value == 0:
-        return "0"
-    if not 1e-3 <= abs(value) < 1e7:
-        return f"{value:.2e}".replace("-", "−")
-    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 0.1 else 4
-    return f"{value:,.{digits}f}".replace(",", "\u2009").replace("-", "−")
-
-
-def percent(share: float) -> str:
-    """Whole percent; a share that is small but not zero says so."""
-    if not math.isfinite(share):
-        return "not finite"
-    return "under 1\u00a0%" if 0 < share < 0.005 else f"{100 * share:.0f}\u00a0%"
-
-
-def limit_words(verdict: Verdict) -> str:
-    low, high = verdict.limits
-    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
-
-
 def verdict_table(runs: Sequence[Run]) -> str:
     """Before → after adaptation, one row per split and run; with several runs also their mean."""
     several = len(runs) > 1
@@ -59,7 +35,7 @@ def verdict_table(runs: Sequence[Run]) -> str:
     rows = []
     for split in split_names(runs):
         verdicts = [(run, verdict(run, split)) for run in runs if split in run.adaptation.splits]
-        rows += [_verdict_row(head, escape(run.name) if several else "", each) for run, each in verdicts]
+        rows += [_verdict_row(head, run, several, each) for run, each in verdicts]
         if several:
             rows.append(_mean_row(head, split, [each for _, each in verdicts]))
     return _table(head, rows, "verdict")
@@ -67,7 +43,7 @@ def verdict_table(runs: Sequence[Run]) -> str:
 
 def budget_words(runs: Sequence[Run]) -> str:
     """What the table's policies have used: environment steps of the training, episodes of the adaptation to a task."""
-    used = {run.name: _whole(float(run.metrics["env_steps"][-1])) for run in runs}
+    used = {run.name: whole(float(run.metrics["env_steps"][-1])) for run in runs}
     each = len(set(used.values())) > 1
     steps = ", ".join(f"{escape(name)} {count}" for name, count in used.items()) if each else used[runs[0].name]
     words = f"Environment steps of the training: {steps}."
@@ -77,18 +53,12 @@ def budget_words(runs: Sequence[Run]) -> str:
     return words
 
 
-def _whole(value: float) -> str:
-    """A count with all its digits, as far as they mean something."""
-    return f"{value:,.0f}".replace(",", "\u2009") if abs(value) < 1e15 else number(value)
-
-
 def split_names(runs: Sequence[Run]) -> list[str]:
     """The splits of all runs, each once, in the order of the files."""
     return list(dict.fromkeys(split for run in runs for split in run.adaptation.splits))
 
 
-def _verdict_row(head: list[str], run: str, row: Verdict) -> str:
-    limit = f'<span class="aside">limit {limit_words(row)}</span>'
+def _verdict_row(head: list[str], run: Run, several: bool, row: Verdict) -> str:
     low, high = share_interval(row.after.within, row.after.tasks)
     wider = set(WIDER) <= set(head)
 
@@ -96,44 +66,46 @@ def _verdict_row(head: list[str], run: str, row: Verdict) -> str:
         return f"{outcome.within}/{outcome.tasks}"
 
     def mean(field: str, words: Callable[[float], str] = number) -> str:
-        shown = change(row, words(getattr(row.before, field)), words(getattr(row.after, field)))
-        return shown + (ends(row.after.intervals[field], words) if wider else "")
+        shown = change(row.steps > 0, words(getattr(row.before, field)), words(getattr(row.after, field)))
+        interval = interval_words(row.after.intervals[field], words) if wider else ""
+        return shown + (aside(interval) if interval else "")
 
     costs = {name: mean(name) for name in ("episode_cost", "discounted_cost")}
-    costs[row.limited_cost] += limit
-    interval = f'<span class="aside">{100 * low:.0f}–{100 * high:.0f}\u00a0% (95\u00a0% interval)</span>'
+    names = run.constraints
+    costs[row.limited_cost] += aside(f"sum of {' + '.join(names)}" if names else f"limit {limit_words(row.limits)}")
+    if row.no_cost:
+        costs[row.limited_cost] += aside(f"measured: no cost on any of {count_words(row.after.tasks, 'task')}")
     cells = [
         escape(row.split),
-        *([run] if run else []),
+        *([escape(run.name)] if several else []),
         str(row.after.tasks),
         mean("returns"),
         *costs.values(),
-        change(row, within(row.before), within(row.after)) + interval,
+        change(row.steps > 0, within(row.before), within(row.after))
+        + aside(f"{100 * low:.0f}–{100 * high:.0f}\u00a0% (95\u00a0% interval)"),
     ]
     if wider:
         beyond = f"at most {percent(share_beyond_worst(row.after.tasks))} of tasks are worse (95\u00a0%)"
-        worst = change(row, signed(row.before.worst), signed(row.after.worst))
-        cells += [mean("above", percent), f'{worst}<span class="aside">{beyond}</span>']
+        worst = change(row.steps > 0, signed(row.before.worst), signed(row.after.worst))
+        cells += [mean("above", percent), worst + aside(beyond)]
     return _row(head, cells)
 
 
-def ends(interval: Interval, words: Callable[[float], str]) -> str:
-    """An interval beside its figure; empty where there is none."""
-    if not np.all(np.isfinite(interval)):
-        return ""
-    return f'<span class="aside">{words(interval.low)} to {words(interval.high)} (95\u00a0% interval)</span>'
-
-
-def signed(excess: float) -> str:
-    """A cost above its limit, or below."""
-    return f"+{number(excess)}" if excess > 0 and math.isfinite(excess) else number(excess)
-
-
-def change(row: Verdict, before: str, after: str) -> str:
-    """`before → after`; a single value where the run does not adapt."""
-    if row.steps == 0:
-        return f"<b>{after}</b>"
-    return f'<span class="before">{before}</span> → <b>{after}</b>'
+def constraint_table(runs: Sequence[Run]) -> str:
+    """Every constraint by name against its own limit, before → after; empty text for runs with one constraint."""
+    several = len(runs) > 1
+    words = runs[0].limited_cost.replace("_", " ").capitalize()
+    head = ["Split", *(["Run"] if several else []), "Constraint", words, "Limit", "Tasks within it", "Worst task"]
+    rows = []
+    for split in split_names(runs):
+        for run in (run for run in runs if split in run.adaptation.splits):
+            adapts = verdict(run, split).steps > 0
+            for each in constraint_verdicts(run, split):
+                cells = [escape(split), *([escape(run.name)] if several else []), escape(each.name)]
+                cells += [change(adapts, *map(number, each.cost)), limit_words(each.limits)]
+                cells += [change(adapts, *(f"{count}/{each.tasks}" for count in each.within))]
+                rows.append(_row(head, [*cells, change(adapts, *map(signed, each.worst))]))
+    return _table(head, rows, "verdict") if rows else ""
 
 
 def _mean_row(head: list[str], split: str, rows: Sequence[Verdict]) -> str:
@@ -147,7 +119,7 @@ def _mean_row(head: list[str], split: str, rows: Sequence[Verdict]) -> str:
         after = [getattr(row.after, field) for row in rows]
         words = {"share": percent, "above": percent, "worst": signed}.get(field, number)
         spread = (number if field == "worst" else words)(float(np.std(after, ddof=1))) if len(rows) > 1 else ""
-        return change(rows[0], words(float(np.mean(before))), words(float(np.mean(after)))) + (
+        return change(rows[0].steps > 0, words(float(np.mean(before))), words(float(np.mean(after)))) + (
             f' <span class="aside">± {spread}</span>' if spread else ""
         )
 
@@ -177,8 +149,7 @@ def warnings_table(runs: Sequence[Run]) -> str:
     rows = []
     for run in runs:
         end = int(run.metrics["iteration"][-1])
-        cost = "Metrics/DiscountedCost" if run.limited_cost == "discounted_cost" else "Metrics/EpCost"
-        for found in health.findings(run.metrics, cost):
+        for found in health.findings(run.metrics, run.limited_tag):
             when = f"{found.first} to {found.last}" if found.last > found.first else str(found.first)
             still = "still at the end" if found.last == end else "over by the end"
             name = f'<b>{escape(found.rule.name)}</b><span class="aside">{escape(found.rule.threshold)}</span>'
@@ -195,15 +166,10 @@ def health_table(runs: Sequence[Run]) -> str:
     for tag, (words, meaning) in HEALTH.items():
         columns = [run.metrics[tag] for run in runs if tag in run.metrics]
         if columns:
-            whole = _mean(np.concatenate(columns))
-            last = _mean(np.concatenate([column[-max(1, len(column) // 10) :] for column in columns]))
-            rows.append(_row(head, [words, number(whole), number(last), meaning]))
+            overall = mean_of_finite(np.concatenate(columns))
+            last = mean_of_finite(np.concatenate([last_tenth(column) for column in columns]))
+            rows.append(_row(head, [words, number(overall), number(last), meaning]))
     return _table(head, rows, "health") if rows else ""
-
-
-def _mean(values: np.ndarray) -> float:
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if finite.size else math.nan
 
 
 def _row(head: Sequence[str], cells: Sequence[str], kind: str = "") -> str:

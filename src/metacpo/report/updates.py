@@ -6,10 +6,12 @@ import numpy as np
 from matplotlib.ticker import PercentFormatter
 
 from metacpo.report import style
+from metacpo.report.captions import case_words
 from metacpo.report.curves import draw_smoothed, label_training, legend_label, set_robust_limits
-from metacpo.report.read import Run
+from metacpo.report.run import Run
 from metacpo.report.style import Panel
-from metacpo.report.summary import robust_limits, slope_through_origin, thin
+from metacpo.report.summary import last_tenth, mean_of_finite, robust_limits, slope_through_origin, thin
+from metacpo.report.words import number
 
 # name -> (colour, meaning), in the order of their codes
 CASES = {
@@ -36,7 +38,7 @@ def update_panels(runs: Sequence[Run]) -> list[Panel]:
         pairs = [predictions(run, quantity) for run in runs]
         if any(predicted.size for predicted, _ in pairs):
             panels.append(_prediction_panel(pairs, quantity, colour))
-    panels += [_case_panel(run, alone=len(runs) == 1) for run in runs if sum(case_counts(run).values())]
+    panels += [_case_panel(run, alone=len(runs) == 1) for run in runs if binned_cases(run)[1].size]
     if any("Train/PolicyStd" in run.metrics for run in runs):
         panels.append(_spread_panel(runs))
     return panels
@@ -119,32 +121,38 @@ def _ratio(slope: float) -> str:
 
 
 def _case_panel(run: Run, alone: bool) -> Panel:
-    """Shares of the cases, in bins of iterations: single iterations are too jagged to read."""
-    count = len(run.metrics["env_steps"])
-    starts = np.unique(np.linspace(0, count, min(MOST_BINS, count), endpoint=False).astype(int))
-    counts = np.array([run.metrics.get(f"Misc/Case/{case}", np.zeros(count)) for case in CASES])
-    binned = np.add.reduceat(np.nan_to_num(counts), starts, axis=1)
-    shares = binned / np.maximum(binned.sum(axis=0), 1)
+    """Shares of the cases over the iterations that made inner updates: a warm-up makes none, and is left out."""
+    counts, env_steps = binned_cases(run)
+    total = np.sum(list(counts.values()), axis=0)
     figure, axes = style.new_panel()
-    seen = [place for place, row in enumerate(shares) if row.any()]
-    names = list(CASES)
+    seen = [case for case, row in counts.items() if row.any()]
     axes.stackplot(
-        run.metrics["env_steps"][starts],
-        shares[seen],
-        colors=[CASES[names[place]][0] for place in seen],
-        labels=[names[place].lower() for place in seen],
+        env_steps,
+        [counts[case] / total for case in seen],
+        colors=[CASES[case][0] for case in seen],
+        labels=[case.lower() for case in seen],
         linewidth=0,
     )
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     label_training(axes, "Share of inner updates (%)")
     title = "Cases of the constrained step" + ("" if alone else f", {run.name}")
-    return Panel(
-        figure,
-        title,
-        "Early on, red and orange (repairing a broken limit) are normal; binding and slack should follow. "
-        "The table below says what each case means.",
-    )
+    return Panel(figure, title, f"{case_words(counts, env_steps)} The table below says what each case means.")
+
+
+def binned_cases(run: Run) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """How many inner updates ended in each case, in bins of iterations, and the bins' first environment steps.
+
+    Single iterations are too jagged to read. Those without an inner update are in no bin.
+    """
+    nothing = np.zeros(len(run.metrics["env_steps"]))
+    counts = np.nan_to_num(np.array([run.metrics.get(f"Misc/Case/{case}", nothing) for case in CASES]))
+    updated = counts.sum(axis=0) > 0
+    counts, env_steps = counts[:, updated], run.metrics["env_steps"][updated]
+    count = len(env_steps)
+    starts = np.unique(np.linspace(0, count, min(MOST_BINS, count), endpoint=False).astype(int))
+    binned = np.add.reduceat(counts, starts, axis=1)
+    return dict(zip(CASES, binned, strict=True)), env_steps[starts]
 
 
 def _spread_panel(runs: Sequence[Run]) -> Panel:
@@ -158,8 +166,12 @@ def _spread_panel(runs: Sequence[Run]) -> Panel:
             values.append(run.metrics["Train/PolicyStd"])
     set_robust_limits(axes, values)
     label_training(axes, "Standard deviation (action units)")
+    ends = ""
+    if len(runs) == 1:
+        first, last = (number(mean_of_finite(part)) for part in (values[0][:1], last_tenth(values[0])))
+        ends = f" It begins at {first} and ends at {last}."
     return Panel(
         figure,
         "Exploration",
-        "The spread of the actions. A collapse toward zero ends exploration before the task is learnt.",
+        f"The spread of the actions.{ends} A collapse toward zero ends exploration before the task is learnt.",
     )
