@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metacpo.algorithms.acceptance import Proposed, accept
 from metacpo.algorithms.inner_state import InnerState
 from metacpo.algorithms.objectives import Weights
-from metacpo.algorithms.policy_update import PolicyUpdate, Proposed, accept, compute_step, update
+from metacpo.algorithms.policy_update import PolicyUpdate, compute_step, update
 from metacpo.algorithms.signal import Signal
 from metacpo.algorithms.steps import Proposal
 from metacpo.algorithms.trust_region import linearise, trust_region

@@ -187,7 +187,8 @@ def _train(args: Sequence[str]) -> Verb:
             from metacpo.training.loop import train
 
             config, now = self.config, time.strftime("%Y%m%d-%H%M%S")
-            name = f"{config.preset_name}-{config.algorithm}-seed{config.seed}-{now}"
+            algorithm = config.algorithm.rpartition(":")[2]
+            name = f"{config.preset_name}-{algorithm}-seed{config.seed}-{now}"
             return _finish(train(config, self.run_dir or Path("runs") / name, self.debug_nans))
 
     about = (
@@ -198,10 +199,10 @@ def _train(args: Sequence[str]) -> Verb:
 
 def _algorithm(args: Sequence[str]) -> dict[str, str]:
     """The algorithm that is asked for, which the defaults follow; nothing if none is, or none that there is."""
-    from metacpo.algorithms.registry import ALGORITHMS
+    from metacpo.algorithms.registry import known
 
     words = [word for arg in args for word in arg.split("=", 1)]
-    asked = [value for option, value in pairwise(words) if option == "--algorithm" and value in ALGORITHMS]
+    asked = [value for option, value in pairwise(words) if option == "--algorithm" and known(value)]
     return {"algorithm": asked[-1]} if asked else {}
 
 

@@ -14,8 +14,9 @@ from typing import Any, Literal
 import tomli_w
 import tyro
 
-from metacpo.algorithms.meta import MetaSettings
-from metacpo.algorithms.registry import RuleSettings
+from metacpo.algorithms.registry import ALGORITHMS
+from metacpo.algorithms.registry import known as known_algorithm
+from metacpo.algorithms.settings import MetaSettings, RuleSettings
 from metacpo.algorithms.trust_region import TrustRegionSettings
 from metacpo.config.limits import CostLimit
 from metacpo.config.reading import RENAMED, ConfigError, fields_of, merged, read
@@ -23,6 +24,7 @@ from metacpo.config.sections import AdaptationSettings, WarmupSettings
 from metacpo.envs import ENVIRONMENTS, PHYSICS, known
 from metacpo.estimation import EstimationSettings
 from metacpo.run_folder import replace_text, short_text
+from metacpo.runtime.references import located
 
 PRESETS = files("metacpo") / "presets"
 LONGEST = 2**18  # characters of a file of settings
@@ -35,22 +37,6 @@ GONE_SINCE_1 = {"estimation": ("cost_target", "cost_margin", "critic_margin"), "
 OF_ITS_ALGORITHM = {"meta": ("meta_constraints", "constraint_on"), "estimation": ("outer_confidence",)}
 
 
-AlgorithmName = Literal[
-    "meta-cpo",
-    "meta-trpo",
-    "cpo",
-    "trpo",
-    "pcpo",
-    "cpo-lagrangian",
-    "trpo-lagrangian",
-    "meta-lagrangian",
-    "maml-penalty",
-    "safe-meta",
-    "c-maml",
-    "meta-crpo",
-]
-
-
 @dataclass(frozen=True)
 class Config:
     """What is trained, on what, for how long; the preset gives the values that are not set."""
@@ -60,8 +46,8 @@ class Config:
     """Family of tasks; MODULE:ATTRIBUTE or FILE.py:ATTRIBUTE is one of your own."""
     physics: str = "mujoco"
     """Engine that advances the bodies."""
-    algorithm: AlgorithmName = "meta-cpo"
-    """docs/algorithms.md compares them."""
+    algorithm: str = "meta-cpo"
+    """docs/algorithms.md compares them; MODULE:ATTRIBUTE or FILE.py:ATTRIBUTE is one of your own."""
     seed: int = 0
     """Of everything random in the training."""
     total_steps: int = 10_000_000
@@ -95,6 +81,9 @@ class Config:
             read(kind, getattr(self, item), item)
         if not known(self.env):
             raise ConfigError(f"env: {self.env!r} is not one of {', '.join(ENVIRONMENTS)}, nor MODULE:ATTRIBUTE")
+        if not known_algorithm(self.algorithm):
+            names = ", ".join(ALGORITHMS)
+            raise ConfigError(f"algorithm: {self.algorithm!r} is not one of {names}, nor MODULE:ATTRIBUTE")
         if self.physics not in PHYSICS:
             raise ConfigError(f"physics: {self.physics!r} is not one of {', '.join(PHYSICS)}")
 
@@ -113,12 +102,8 @@ class Config:
 
     @staticmethod
     def load(path: Path) -> "Config":
-        """The settings in a TOML file; what it leaves out has its default. An env FILE.py is found beside it."""
-        config = Config.saved(path, unnumbered=FORMAT)
-        where, _, attribute = config.env.rpartition(":")
-        if where.endswith(".py"):  # absolute from here on: a run folder is not where the file is
-            return dataclasses.replace(config, env=f"{(path.parent / where).resolve()}:{attribute}")
-        return config
+        """The settings in a TOML file; what it leaves out has its default. A FILE.py in it is found beside it."""
+        return Config.saved(path, unnumbered=FORMAT).located(path.parent)
 
     @staticmethod
     def saved(path: Path, unnumbered: int = 1) -> "Config":
@@ -136,6 +121,10 @@ class Config:
         if of_a_run:
             data = _with_new_names(data)
         return read(Config, {"preset_name": path.stem} | data, "")
+
+    def located(self, folder: Path) -> "Config":
+        """The same, with every FILE.py that was named as seen from `folder` by its absolute path."""
+        return dataclasses.replace(self, env=located(self.env, folder), algorithm=located(self.algorithm, folder))
 
     def save(self, path: Path) -> None:
         """Every setting, also those at their default: a run must not change with the library's defaults."""

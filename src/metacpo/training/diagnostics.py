@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from metacpo.algorithms.acceptance import StepStats
 from metacpo.algorithms.finite import masked_mean, task_weights
+from metacpo.algorithms.inner_loop import InnerLoop
 from metacpo.algorithms.inner_state import InnerState
-from metacpo.algorithms.meta import OuterStats, adapted_cost
-from metacpo.algorithms.meta_gradient import InnerLoop
+from metacpo.algorithms.meta_update import OuterStats, adapted_cost
 from metacpo.algorithms.objectives import PIDLagrangian
-from metacpo.algorithms.policy_update import StepStats
 from metacpo.envs.tasks import Task
 from metacpo.estimation.batch import EpisodeStats
 from metacpo.solver import Case
@@ -106,9 +106,9 @@ def predicted_change_of(setup: TrainingSetup, loop: InnerLoop, outer: StepStats)
     adapted = jax.tree.map(lambda x: x[-1], loop.stats)
     to_return, to_cost = per_episode(setup, loop.stats)
     algorithm, (tasks, m) = setup.algorithm, loop.last.c.shape
-    foresees = algorithm.gradient != "regret_bound" or setup.meta.steps == 0
+    foresees = algorithm.gradient.predicts_return or setup.meta.steps == 0
     if setup.meta.steps == 0:
-        algorithm = replace(algorithm, gradient="exact", constraint_on="adapted")
+        algorithm = replace(algorithm, constraint_on="adapted")
     return PredictedChange(
         episode_return=jnp.mean(adapted.episode_return),
         cost=jnp.mean(jnp.sum(limited_cost(setup, adapted), axis=-1)),

@@ -8,11 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from metacpo.algorithms.finite import all_finite
-from metacpo.algorithms.meta import (
-    Sampler,
-    meta_update,
-    run_inner_loop,
-)
+from metacpo.algorithms.inner_loop import Sampler, run_inner_loop
+from metacpo.algorithms.meta_update import meta_update
 from metacpo.envs.tasks import Task
 from metacpo.estimation import Batch, make_batch, shared_cost_values
 from metacpo.policies import Normaliser

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from metacpo.config.schema import Config, ConfigError
-from metacpo.envs import source_path
 from metacpo.run_folder import LOCK, RunError, RunExistsError, find_unsafe_path
+from metacpo.runtime.references import source_path
 from metacpo.training import checkpoint
 from metacpo.training.budget import Budget, plan
 from metacpo.training.metrics import steps_used
@@ -45,14 +45,14 @@ class Run:
 def open_run(run_dir: Path | str, physics: str | None = None) -> Run:
     """The run in a folder at its newest whole checkpoint, on another engine if `physics` names one. Only reads.
 
-    Raises RunError or CheckpointError, naming the file. An environment of the user's own is imported from where it was
-    trained, but never from within the run folder: whoever sends a run must not send code with it.
+    Raises RunError or CheckpointError, naming the file. An environment or an algorithm of the user's own is imported
+    from where it was trained, but never from within the run folder: whoever sends a run must not send code with it.
     """
     run_dir = Path(run_dir)
     config = saved_config(run_dir)
     if physics is not None:
         config = replace(config, physics=physics)
-    setup = build(config)
+    setup = build(config, of_a_run=True)
     return Run(run_dir, config, setup, checkpoint.restore(run_dir, init_state(setup, config.seed)))
 
 
@@ -64,7 +64,7 @@ def refuse_to_overwrite(run_dir: Path) -> None:
 
 
 def saved_config(run_dir: Path) -> Config:
-    """The settings of the run in a folder, whose environment may be imported."""
+    """The settings of the run in a folder, whose environment and algorithm may be imported."""
     if not run_dir.is_dir():
         raise RunError(f"{run_dir}: no such run folder")
     if wrong := find_unsafe_path(run_dir):
@@ -74,17 +74,19 @@ def saved_config(run_dir: Path) -> Config:
     except ConfigError as error:
         where = "" if str(run_dir) in str(error) else f"{run_dir / CONFIG}: "
         raise RunError(f"{where}{error}") from error
-    _refuse_its_code(run_dir, config.env)
+    _refuse_its_code(run_dir, "env", config.env)
+    _refuse_its_code(run_dir, "algorithm", config.algorithm)
     return config
 
 
-def _refuse_its_code(run_dir: Path, env: str) -> None:
-    """Raises RunError for an environment in the run folder, or in a place that only the folder's own place tells."""
-    where = env.rpartition(":")[0]
+def _refuse_its_code(run_dir: Path, setting: str, reference: str) -> None:
+    """Raises RunError for code in the run folder, or in a place that only the folder's own place tells."""
+    where = reference.rpartition(":")[0]
     if where.endswith(".py") and not Path(where).is_absolute():  # a training writes where it found the file
         raise RunError(
-            f"{run_dir / CONFIG}: env: {where!r} is not an absolute path, which a training would have written"
+            f"{run_dir / CONFIG}: {setting}: {where!r} is not an absolute path, which a training would have written"
         )
-    code = source_path(env)
+    code = source_path(reference)
     if code is not None and code.is_relative_to(run_dir.resolve()):
-        raise RunError(f"{run_dir / CONFIG}: env: {code} lies in the run folder, whose code is not run; move it away")
+        what = f"{code} lies in the run folder, whose code is not run; move it away"
+        raise RunError(f"{run_dir / CONFIG}: {setting}: {what}")

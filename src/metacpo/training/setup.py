@@ -2,9 +2,12 @@
 
 import dataclasses
 from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import Any
 
-from metacpo.algorithms.meta import Algorithm, MetaSettings
-from metacpo.algorithms.registry import CompositionError, Parts, compose
+from metacpo.algorithms.algorithm import Algorithm, Parts
+from metacpo.algorithms.registry import CompositionError, compose, refuse_unread
+from metacpo.algorithms.settings import OPTIONAL, MetaSettings
 from metacpo.config.limits import limits
 from metacpo.config.reading import ConfigError
 from metacpo.config.schema import Config
@@ -44,8 +47,8 @@ def warmup(setup: TrainingSetup, settings: WarmupSettings) -> TrainingSetup:
 MOST_LAYERS, MOST_PARAMETERS = 100, 2**27  # of a policy: half a gigabyte
 
 
-def build(config: Config) -> TrainingSetup:
-    """What learns under these settings."""
+def build(config: Config, of_a_run: bool = False) -> TrainingSetup:
+    """What learns under these settings; of_a_run: they are those of a run folder, see `composed`."""
     env = make(config.env, config.physics)
     if config.constraints == "sum" and len(env.cost_names) > 1:
         env = SummedCosts(env)
@@ -53,7 +56,7 @@ def build(config: Config) -> TrainingSetup:
         env = History(env, config.history)
     if config.observe_task:  # outside of the history, which would repeat the task
         env = ObservedTask(env)
-    algorithm = composed(config, len(env.cost_names))
+    algorithm = composed(config, len(env.cost_names), of_a_run)
     if len(config.hidden) > MOST_LAYERS:
         raise ConfigError(f"hidden: {len(config.hidden)} layers; allowed: at most {MOST_LAYERS}")
     policy = GaussianPolicy(env.observation_size, env.action_size, config.hidden, config.initial_std)
@@ -70,10 +73,23 @@ def build(config: Config) -> TrainingSetup:
     )
 
 
-def composed(config: Config, m: int) -> Algorithm:
-    """The algorithm of these settings for m constraints. Raises ConfigError for a composition that makes no sense."""
+def composed(config: Config, m: int, of_a_run: bool = False) -> Algorithm:
+    """The algorithm of these settings for m constraints. Raises ConfigError for a composition that makes no sense.
+
+    A setting that the algorithm does not read is refused, but in a run folder: earlier versions wrote such ones.
+    """
     parts = Parts(config.inner, config.outer, config.meta, config.rule)
     try:
-        return compose(config.algorithm, parts, m)
+        algorithm = compose(config.algorithm, parts, m)
+        if not of_a_run:
+            refuse_unread(config.algorithm, algorithm, _changed(config))
     except CompositionError as error:
         raise ConfigError(str(error)) from None
+    return algorithm
+
+
+def _changed(config: Config) -> dict[str, Any]:
+    """The settings `OPTIONAL`, by dotted name, that are not at their default."""
+    default = Config()
+    values = {name: (attrgetter(name)(config), attrgetter(name)(default)) for name in OPTIONAL}
+    return {name: value for name, (value, usual) in values.items() if value != usual}
