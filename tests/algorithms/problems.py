@@ -105,7 +105,7 @@ def no_updates(*shape: int, m: int = 1) -> StepStats:
     """The stats of no inner step at all: leading axes (0, *shape)."""
     zero = jnp.zeros((0, *shape))
     one = jnp.zeros((0, *shape, m))
-    return StepStats(*[zero] * 10, one, Signal(zero, one))
+    return StepStats(*[zero] * 10, one, Signal(zero, one), zero, zero, one)
 
 
 def inner_state(m: int = 1) -> InnerState:

@@ -1,8 +1,9 @@
 """A step before its line search, whether it passes the acceptance test there, and what became of it."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from metacpo.algorithms.objectives import Weights
 from metacpo.algorithms.signal import Signal
@@ -13,14 +14,16 @@ LossAndConstraints = tuple[Float[Array, ""], Float[Array, " m"]]  # (L_R, c)
 
 
 class Proposed(eqx.Module):
-    """A step before its line search: x, the weights of f, δ, what of the data is signal, and what 1 of each violation
-    weighs where not all can be repaired, 1/s_j (0 where b_j = 0: no step changes it)."""
+    """A step before its line search: x, the weights of f, δ, what of the data is signal, what 1 of each violation
+    weighs where not all can be repaired, 1/s_j (0 where b_j = 0: no step changes it), and the iterations that conjugate
+    gradients took."""
 
     proposal: Proposal
     weights: Weights
     delta: Float[Array, ""]
     signal: Signal
     violation_weight: Float[Array, " m"]
+    cg_iterations: Int[Array, ""]
 
 
 class StepStats(eqx.Module):
@@ -38,15 +41,17 @@ class StepStats(eqx.Module):
     predicted_loss: Float[Array, "*M"]  # change of L_R
     predicted_cost: Float[Array, "*M m"]  # change of c, per-step units
     signal: Signal
+    cg_iterations: Float[Array, "*M"]
+    lam: Float[Array, "*M"] | None  # λ and ν of the step, where it has them
+    nu: Float[Array, "*M k"] | None
 
 
 def none_where(nothing: Bool[Array, ""], proposed: Proposed) -> Proposed:
     """The proposal, or INVALID and no step where there is nothing that it could be made of."""
     old = proposed.proposal
-    step, residual = jnp.where(nothing, 0, old.step), jnp.where(nothing, 1, old.residual)
-    void = Proposal(
-        step, jnp.where(nothing, jnp.int32(Case.INVALID), old.case), residual, old.derivative_clipped & ~nothing
-    )
+    step, lam, nu = jax.tree.map(lambda x: jnp.where(nothing, 0, x), (old.step, old.lam, old.nu))
+    case, residual = jnp.where(nothing, jnp.int32(Case.INVALID), old.case), jnp.where(nothing, 1, old.residual)
+    void = Proposal(step, case, residual, old.derivative_clipped & ~nothing, lam, nu)
     return eqx.tree_at(lambda p: p.proposal, proposed, void)
 
 

@@ -39,6 +39,8 @@ from metacpo.estimation import Batch, kl, surrogates
 from metacpo.policies import GaussianPolicy
 from metacpo.solver import Case, Solved, backtrack, row_sizes
 
+BACKTRACK_RATIO, BACKTRACKS = 0.7, 10  # of the line search: α = 1, 0.7, 0.7², … at most 10 times shorter
+
 
 @dataclass(frozen=True)
 class PolicyUpdate:
@@ -114,7 +116,8 @@ def composed(
     delta = of_all * trust_region(S, c, of_loss, signal, method.region)
     s = jnp.diagonal(S)
     proposal = method.step(Linearised(solved, c, H, delta, scale))
-    return Proposed(proposal, weights, delta, signal, jnp.where(s > 0, 1 / jnp.where(s > 0, s, 1), 0))
+    violation_weight = jnp.where(s > 0, 1 / jnp.where(s > 0, s, 1), 0)
+    return Proposed(proposal, weights, delta, signal, violation_weight, jnp.max(solved.iterations))
 
 
 def update(
@@ -158,8 +161,8 @@ def line_search(
             verdict = jnp.all(jnp.isfinite(new)) & jnp.isfinite(distance)
         return verdict & (proposal.case != Case.INVALID), (after, distance)
 
-    ratio, most = jnp.asarray(method.region.backtrack_ratio, phi.dtype), method.region.backtracks
-    alpha, accepted, _, (after, distance) = backtrack(trial, ratio, most if method.step.searched else 0)
+    ratio, most = jnp.asarray(BACKTRACK_RATIO, phi.dtype), BACKTRACKS if method.step.searched else 0
+    alpha, accepted, _, (after, distance) = backtrack(trial, ratio, most)
     known = all_finite((before, after, distance)) & (proposal.case != Case.INVALID)
     stats = StepStats(
         case=proposal.case.astype(phi.dtype),
@@ -174,6 +177,9 @@ def line_search(
         predicted_loss=jnp.where(accepted, after[0] - before[0], 0.0),
         predicted_cost=jnp.where(accepted, after[1] - before[1], 0.0),
         signal=proposed.signal,
+        cg_iterations=proposed.cg_iterations.astype(phi.dtype),
+        lam=proposal.lam,
+        nu=proposal.nu,
     )
     return jnp.where(accepted, phi + alpha * proposal.step, phi), stats
 

@@ -1,18 +1,19 @@
 """Settings of algorithms: how many tasks and steps, what the outer step looks at, and the numbers of single rules."""
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Annotated, Literal
 
 from metacpo.algorithms.inner_state import InnerStateName
+from metacpo.runtime.numeric import Range
 
 
 @dataclass(frozen=True)
 class MetaSettings:
     """M tasks a meta-iteration, K inner steps, B episodes a rollout; and how the outer step looks at them."""
 
-    tasks: int = 5
-    steps: int = 5
-    episodes: int = 8
+    tasks: Annotated[int, Range("[1, inf)")] = 5
+    steps: Annotated[int, Range("[0, inf)")] = 5
+    episodes: Annotated[int, Range("[1, inf)")] = 8
     meta_gradient: Literal["exact", "first_order", "e_maml"] = "exact"
     """Through the inner steps; taking these for constants; or with E-MAML's term for the data that θ draws."""
     meta_constraints: Literal["mean", "per_task"] = "mean"
@@ -27,23 +28,23 @@ class MetaSettings:
 class RuleSettings:
     """Numbers of single rules; `Algorithm.reads` names those that an algorithm reads."""
 
-    penalty: float = 1.0
+    penalty: Annotated[float, Range("[0, inf)")] = 1.0
     """Price of cost in a penalised objective, in reward."""
-    multiplier: float = 1.0
+    multiplier: Annotated[float, Range("(0, inf)")] = 1.0
     """First Lagrange multiplier, reward per cost."""
-    proportional: float = 0.0
+    proportional: Annotated[float, Range("[0, inf)")] = 0.0
     """Of the multiplier's controller; with derivative 0 it is dual gradient ascent."""
-    integral: float = 5.0
+    integral: Annotated[float, Range("[0, inf)")] = 5.0
     """Of the multiplier's controller: the step size of dual ascent."""
-    derivative: float = 0.0
+    derivative: Annotated[float, Range("[0, inf)")] = 0.0
     """Of the multiplier's controller."""
-    tolerance: float = 0.0
+    tolerance: Annotated[float, Range("[0, inf)")] = 0.0
     """Cost per step above the limit at which a CRPO switch turns to the cost."""
-    step_size: float = 0.1
+    step_size: Annotated[float, Range("(0, inf)")] = 0.1
     """Of gradient steps and of natural gradient steps of a given size."""
-    kl_price: float = 2.0
+    kl_price: Annotated[float, Range("(0, inf)")] = 2.0
     """λ of safe-meta: what a nat of divergence costs, in reward per step."""
-    kl_cost_price: float = 0.0
+    kl_cost_price: Annotated[float, Range("[0, inf)")] = 0.0
     """λ_c of safe-meta: what a nat of divergence adds to the cost per step that is foreseen."""
 
 

@@ -9,7 +9,7 @@ import tomllib
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tomli_w
 import tyro
@@ -24,17 +24,28 @@ from metacpo.config.sections import AdaptationSettings, WarmupSettings
 from metacpo.envs import ENVIRONMENTS, PHYSICS, known
 from metacpo.estimation import EstimationSettings
 from metacpo.run_folder import replace_text, short_text
+from metacpo.runtime.numeric import Range
 from metacpo.runtime.references import located
 
 PRESETS = files("metacpo") / "presets"
 LONGEST = 2**18  # characters of a file of settings
 FORMAT = 2  # of run folders, the number in their config.toml; docs/trust.md says what changed it
 
-# Settings that format 2 has no more; what took their place is `confidence`, at its default for such a run.
-GONE_SINCE_1 = {"estimation": ("cost_target", "cost_margin", "critic_margin"), "warmup": ("cost_target", "cost_margin")}
+# Settings that are no more: a run folder is read without them, one's own settings must not have them. `confidence` took
+# the place of targets and margins, and is at its default for such a run; line searches are all as by default.
+SEARCH = ("backtrack_ratio", "backtracks")
+GONE = {
+    "estimation": ("cost_target", "cost_margin", "critic_margin"),
+    "warmup": ("cost_target", "cost_margin"),
+    "inner": SEARCH,
+    "outer": SEARCH,
+}
 
 # What a preset says of the outer constraint is said of its own algorithm, not of another one.
 OF_ITS_ALGORITHM = {"meta": ("meta_constraints", "constraint_on"), "estimation": ("outer_confidence",)}
+
+
+Seed = Annotated[int, Range("[0, 4294967295]")]
 
 
 @dataclass(frozen=True)
@@ -48,25 +59,25 @@ class Config:
     """Engine that advances the bodies."""
     algorithm: str = "meta-cpo"
     """docs/algorithms.md compares them; MODULE:ATTRIBUTE or FILE.py:ATTRIBUTE is one of your own."""
-    seed: int = 0
+    seed: Seed = 0
     """Of everything random in the training."""
-    total_steps: int = 10_000_000
+    total_steps: Annotated[int, Range("[1, inf)")] = 10_000_000
     """Environment steps of the training, the same for every algorithm; how many iterations they are follows."""
-    iterations: int | None = None
+    iterations: Annotated[int | None, Range("[0, inf)")] = None
     """Meta-iterations, instead of those that total_steps pays for; 0 trains nothing."""
     constraints: Literal["sum", "each"] = "sum"
     """One constraint on the sum of the environment's costs, or one on each."""
-    cost_limit: CostLimit = 25.0
+    cost_limit: Annotated[CostLimit, Range("[0, inf)")] = 25.0
     """Limit h on the cost that estimation.cost_measure names, in its units; a list: of each constraint."""
-    hidden: tuple[int, ...] = (32, 16)
+    hidden: Annotated[tuple[int, ...], Range("[1, inf)")] = (32, 16)
     """Widths of the policy's tanh layers."""
-    initial_std: float = 0.6
+    initial_std: Annotated[float, Range("(0, inf)")] = 0.6
     """Standard deviation of the first policy's actions."""
     observe_task: tyro.conf.FlagCreatePairsOff[bool] = False
     """Append the task's parameters to the observation: a policy that need not find them out, the ceiling."""
-    history: int = 0
+    history: Annotated[int, Range("[0, 64]")] = 0
     """Append the last H observations, actions and costs to the observation: a memory instead of updates."""
-    checkpoint_every: int = 20
+    checkpoint_every: Annotated[int, Range("[1, inf)")] = 20
     """Meta-iterations between two checkpoints."""
     warmup: WarmupSettings = field(default_factory=WarmupSettings)
     meta: MetaSettings = field(default_factory=MetaSettings)
@@ -116,10 +127,8 @@ class Config:
         of_a_run = "format" in data or unnumbered == 1
         number = data.pop("format", unnumbered)
         _check_format(number, path)
-        if number == 1:
-            data = _without(data, GONE_SINCE_1)
         if of_a_run:
-            data = _with_new_names(data)
+            data = _with_new_names(_without(data, GONE))
         return read(Config, {"preset_name": path.stem} | data, "")
 
     def located(self, folder: Path) -> "Config":

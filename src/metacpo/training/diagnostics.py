@@ -81,13 +81,25 @@ def inner_metrics(setup: TrainingSetup, loop: InnerLoop) -> dict[str, Array]:
         "Misc/Rejected": jnp.sum(1.0 - updates.accepted),
         "Misc/DerivativeClipped": jnp.sum(updates.derivative_clipped),
         "Misc/CGResidual": jnp.mean(updates.residual),
+        "Misc/CGIterations": jnp.mean(updates.cg_iterations),
         "Misc/Alpha": jnp.mean(updates.alpha),
         "Misc/CostShare": jnp.mean(updates.cost_share),
         "Misc/SignalReturn": jnp.mean(updates.signal.loss),
         "Misc/SignalCost": jnp.mean(updates.signal.cost) if updates.signal.cost.size else jnp.float32(1),
     }
+    row |= multipliers("Misc", updates)
     for case in Case:
         row[f"Misc/Case/{case.name}"] = jnp.sum((updates.case == case).astype(jnp.float32))
+    return row
+
+
+def multipliers(group: str, updates: StepStats) -> dict[str, Array]:
+    """The mean λ, and the mean ν over constraints, of updates whose step has them."""
+    row = {}
+    if updates.lam is not None:
+        row[f"{group}/Lambda"] = jnp.mean(updates.lam)
+    if updates.nu is not None and updates.nu.size:
+        row[f"{group}/Nu"] = jnp.mean(updates.nu)
     return row
 
 
@@ -146,9 +158,10 @@ def outer_metrics(stats: OuterStats, before: PredictedChange, now: PredictedChan
         "Meta/Accepted": outer.accepted,
         "Meta/Alpha": outer.alpha,
         "Meta/CGResidual": outer.residual,
+        "Meta/CGIterations": outer.cg_iterations,
         "Meta/DerivativeClipped": outer.derivative_clipped,
         "Meta/ReturnPredicted": before.predicted_return,
         "Meta/ReturnActual": now.episode_return - before.episode_return,
         "Meta/CostPredicted": before.predicted_cost,
         "Meta/CostActual": now.cost - before.cost,
-    }
+    } | multipliers("Meta", outer)

@@ -9,7 +9,7 @@ from metacpo.algorithms.algorithm import Algorithm, Parts
 from metacpo.algorithms.registry import CompositionError, compose, refuse_unread
 from metacpo.algorithms.settings import OPTIONAL, MetaSettings
 from metacpo.config.limits import limits
-from metacpo.config.reading import ConfigError
+from metacpo.config.reading import ConfigError, check_ranges
 from metacpo.config.schema import Config
 from metacpo.config.sections import WarmupSettings
 from metacpo.envs import make
@@ -74,7 +74,8 @@ def build(config: Config, of_a_run: bool = False) -> TrainingSetup:
 
 
 def composed(config: Config, m: int, of_a_run: bool = False) -> Algorithm:
-    """The algorithm of these settings for m constraints. Raises ConfigError for a composition that makes no sense.
+    """The algorithm of these settings for m constraints. Raises ConfigError for a composition that makes no sense, and
+    for a number of its parts that is not in the `Range` on its field.
 
     A setting that the algorithm does not read is refused, but in a run folder: earlier versions wrote such ones.
     """
@@ -85,6 +86,9 @@ def composed(config: Config, m: int, of_a_run: bool = False) -> Algorithm:
             refuse_unread(config.algorithm, algorithm, _changed(config))
     except CompositionError as error:
         raise ConfigError(str(error)) from None
+    for update, name in ((algorithm.inner, "inner"), (algorithm.outer, "outer")):
+        check_ranges(update.objective, f"algorithm.{name}.objective")
+        check_ranges(update.step, f"algorithm.{name}.step")
     return algorithm
 
 
