@@ -17,7 +17,7 @@ from metacpo.algorithms.meta_cpo import meta_cpo
 from metacpo.algorithms.meta_crpo import meta_crpo
 from metacpo.algorithms.settings import OPTIONAL
 from metacpo.runtime.numeric import shown
-from metacpo.runtime.references import LoadError, load
+from metacpo.runtime.references import LoadError, load, what_failed
 
 ENTRY_POINTS = "metacpo.algorithms"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # it becomes part of a folder's name
@@ -92,7 +92,10 @@ def refuse_unread(name: str, algorithm: Algorithm, changed: Mapping[str, Any]) -
 def _made(name: str, parts: Parts) -> Algorithm:
     """The algorithm that `name` is of these parts."""
     composition = _found(name)
-    algorithm = composition(parts)
+    try:
+        algorithm = composition(parts)
+    except Exception as error:  # in code of the user's
+        raise CompositionError(f"algorithm: {what_failed('cannot be composed', name, error)}") from error
     if not isinstance(algorithm, Algorithm):
         raise CompositionError(f"algorithm: {name!r} makes a {type(algorithm).__name__}, not a metacpo Algorithm")
     return algorithm
@@ -105,7 +108,7 @@ def _found(name: str) -> Composition:
         if ":" in name:
             return _named(name, load(name, "algorithm"))
         if name in _installed():
-            return _composition(name, _installed()[name].load())
+            return _composition(name, _imported(name))
     except LoadError as error:
         raise CompositionError(f"algorithm: {error}") from error
     names = ", ".join((*ALGORITHMS, *_installed()))
@@ -115,7 +118,7 @@ def _found(name: str) -> Composition:
 def _named(name: str, value: Any) -> Composition:
     """What a module holds. A function that is merely named is not called: a run folder must not be able to say
     shutil:rmtree. One that is registered is meant to be."""
-    if isinstance(value, Algorithm) or value in ALGORITHMS.values():
+    if isinstance(value, Algorithm) or any(value is registered for registered in ALGORITHMS.values()):
         return _composition(name, value)
     kind = type(value).__name__
     raise CompositionError(f"algorithm: {name} is a {kind}, neither an Algorithm nor a registered composition")
@@ -133,6 +136,14 @@ def _composition(name: str, value: Any) -> Composition:
         return replace(value, inner=inner, outer=outer)
 
     return in_regions
+
+
+def _imported(name: str) -> Any:
+    """What an installed package has under this name."""
+    try:
+        return _installed()[name].load()
+    except (Exception, SystemExit) as error:
+        raise LoadError(what_failed("cannot be imported", name, error)) from error
 
 
 def _installed() -> dict[str, Any]:
