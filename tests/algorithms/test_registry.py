@@ -63,7 +63,7 @@ def test_a_file_has_an_algorithm_or_a_registered_composition(tmp_path):
         ("", "own.py' has no attribute 'mine'"),
         ("mine = 3", "own.py:mine is a int, neither an Algorithm nor a registered composition"),
         ("mine = Algorithm(PolicyUpdate(), PolicyUpdate(), reads=('rule.wings',))", "reads ['rule.wings']; allowed:"),
-        ("mine = lambda parts: 1 / 0\nregister_algorithm('own', mine)", "cannot be composed (ZeroDivisionError: division"),
+        ("mine = lambda parts: 1 / 0\nregister_algorithm('own', mine)", "cannot be composed (ZeroDivisionError:"),
         ("mine = lambda parts: 3\nregister_algorithm('own', mine)", "makes a int, not a metacpo Algorithm"),
         (
             "mine = Algorithm(PolicyUpdate(), PolicyUpdate(), constraint_on='none')",
