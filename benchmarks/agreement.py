@@ -29,9 +29,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int32, Key
 
+from metacpo.algorithms.inner_loop import InnerLoop, Sampler, run_inner_loop
 from metacpo.algorithms.inner_state import pack
-from metacpo.algorithms.meta import Sampler, run_inner_loop
-from metacpo.algorithms.meta_gradient import InnerLoop, MetaObjective
+from metacpo.algorithms.meta_objective import MetaObjective
 from metacpo.algorithms.policy_update import update
 from metacpo.envs.tasks import Task
 from metacpo.estimation import Batch, make_batch, shared_cost_values

@@ -14,11 +14,11 @@ import os
 import statistics
 import time
 from pathlib import Path
-from typing import get_args
 
 import jax
 
-from metacpo.config.schema import AlgorithmName, Config
+from metacpo.algorithms.registry import ALGORITHMS
+from metacpo.config.schema import Config
 from metacpo.training.iteration import meta_iteration
 from metacpo.training.setup import build
 from metacpo.training.state import init_state
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/algorithms.csv"))
     args = parser.parse_args()
-    programs = {name: compiled(name, args.preset) for name in get_args(AlgorithmName)}
+    programs = {name: compiled(name, args.preset) for name in ALGORITHMS}
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     steps = {}
     for _ in range(1 + args.rounds):  # the first warms up

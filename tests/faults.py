@@ -12,8 +12,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from metacpo.algorithms.meta import Algorithm, MetaSettings
+from metacpo.algorithms.algorithm import Algorithm
 from metacpo.algorithms.policy_update import PolicyUpdate
+from metacpo.algorithms.settings import MetaSettings
 from metacpo.algorithms.trust_region import TrustRegionSettings
 from metacpo.envs import State
 from metacpo.envs.tasks import Parameter, Task, TaskDistribution

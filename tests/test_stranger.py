@@ -13,7 +13,7 @@ from test_imports import imported
 import metacpo
 from metacpo.cli import main as cli
 from metacpo.config.schema import Config
-from metacpo.envs.registry import source_path
+from metacpo.runtime.references import source_path
 from metacpo.training import checkpoint, runs
 from metacpo.training.setup import build
 from metacpo.training.state import init_state
@@ -85,8 +85,9 @@ def test_pickles_in_a_run_folder_are_never_read(folder, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("setting", ["env", "algorithm"])
 @pytest.mark.parametrize(
-    ("env", "says"),
+    ("reference", "says"),
     [
         ("RUN/theirs.py:env", "lies in the run folder"),
         ("RUN/../theirs/theirs.py:env", "lies in the run folder"),
@@ -100,14 +101,17 @@ def test_pickles_in_a_run_folder_are_never_read(folder, tmp_path):
         ("__main__:x", "has no attribute"),
     ],
 )
-def test_code_that_came_with_a_run_is_never_run(folder, tmp_path, monkeypatch, env, says, capsys):
+def test_code_that_came_with_a_run_is_never_run(folder, tmp_path, monkeypatch, setting, reference, says, capsys):
     for place in (folder / "theirs.py", folder.parent / "beside.py", tmp_path / "theirs.py"):
         place.write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()")
     monkeypatch.chdir(folder.parent)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.syspath_prepend(folder)
     text = (folder / "config.toml").read_text()
-    (folder / "config.toml").write_text(text.replace('env = "bandit"', f'env = "{env.replace("RUN", str(folder))}"'))
+    was = f'{setting} = "{getattr(BANDIT, setting)}"'
+    assert was in text
+    theirs = f'{setting} = "{reference.replace("RUN", str(folder))}"'
+    (folder / "config.toml").write_text(text.replace(was, theirs))
     assert cli.main(["adapt", str(folder)]) in (1, 2)
     err = capsys.readouterr().err
     assert says in err and err.count("\n") == 1

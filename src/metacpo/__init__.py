@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from metacpo import solver as solver
     from metacpo.adaptation.from_run import adapt as adapt
     from metacpo.adaptation.from_run import load_policy as load_policy
+    from metacpo.algorithms.registry import register_algorithm as register_algorithm
     from metacpo.config.schema import Config as Config
     from metacpo.envs import make as make
     from metacpo.envs import register_env as register_env
@@ -26,12 +27,24 @@ _HOME = {
     "adapt": "metacpo.adaptation.from_run",
     "load_policy": "metacpo.adaptation.from_run",
     "make": "metacpo.envs",
+    "register_algorithm": "metacpo.algorithms.registry",
     "register_env": "metacpo.envs",
     "resume": "metacpo.training.loop",
     "train": "metacpo.training.loop",
 }
 
-__all__ = ["Config", "__version__", "adapt", "load_policy", "make", "register_env", "resume", "solver", "train"]
+__all__ = [
+    "Config",
+    "__version__",
+    "adapt",
+    "load_policy",
+    "make",
+    "register_algorithm",
+    "register_env",
+    "resume",
+    "solver",
+    "train",
+]
 
 
 _register_at_gymnasium()  # gymnasium.make("metacpo/PointCircle-v0") works after `import metacpo`

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from metacpo.envs.base import Environment, State, position_of
 from metacpo.envs.tasks import Task
-from metacpo.policies import Gaussian, Normaliser, Policy
+from metacpo.policies import Distribution, Normaliser, Policy
 
 
 class Trajectory(eqx.Module):
@@ -79,7 +79,7 @@ def rollout_with_states(
 
 def _simulate(
     env: Environment,
-    pi_of: Callable[[Float[Array, "B O"]], Gaussian],
+    pi_of: Callable[[Float[Array, "B O"]], Distribution],
     task: Task,
     start: tuple[State, Bool[Array, " B"]],
     noise: Float[Array, "T B A"],

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metacpo.algorithms.acceptance import StepStats
+from metacpo.algorithms.inner_loop import InnerLoop
 from metacpo.algorithms.inner_state import InnerState
-from metacpo.algorithms.meta_gradient import InnerLoop
-from metacpo.algorithms.policy_update import PolicyUpdate, StepStats, update
+from metacpo.algorithms.policy_update import PolicyUpdate, update
 from metacpo.algorithms.signal import Signal
 from metacpo.algorithms.trust_region import TrustRegionSettings
 from metacpo.estimation import Batch, surrogates
@@ -104,7 +105,7 @@ def no_updates(*shape: int, m: int = 1) -> StepStats:
     """The stats of no inner step at all: leading axes (0, *shape)."""
     zero = jnp.zeros((0, *shape))
     one = jnp.zeros((0, *shape, m))
-    return StepStats(*[zero] * 10, one, Signal(zero, one))
+    return StepStats(*[zero] * 10, one, Signal(zero, one), zero, zero, one)
 
 
 def inner_state(m: int = 1) -> InnerState:

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
+from metacpo.algorithms.acceptance import StepStats
+from metacpo.algorithms.inner_loop import InnerLoop
 from metacpo.algorithms.inner_state import InnerState
-from metacpo.algorithms.meta_gradient import InnerLoop, MetaObjective
-from metacpo.algorithms.policy_update import PolicyUpdate, StepStats, update
+from metacpo.algorithms.meta_gradients import META_GRADIENTS
+from metacpo.algorithms.meta_objective import MetaObjective
+from metacpo.algorithms.policy_update import PolicyUpdate, update
 from metacpo.algorithms.steps import GradientStep
 from metacpo.estimation import Batch
 from metacpo.estimation.batch import EpisodeStats
@@ -94,7 +97,7 @@ def average():
     """estimator ↦ its mean over all data [F and G, n], weighted by their probability."""
 
     def gradient(estimator):
-        objective = MetaObjective(POLICY, RULE, estimator)
+        objective = MetaObjective(POLICY, RULE, META_GRADIENTS[estimator])
         theta, start = jnp.asarray(THETA), InnerState.init(1)
 
         def rows(counts):

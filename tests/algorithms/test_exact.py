@@ -5,10 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metacpo.algorithms.algorithm import Parts
+from metacpo.algorithms.inner_loop import run_inner_loop
 from metacpo.algorithms.inner_state import InnerState
-from metacpo.algorithms.meta import MetaSettings, meta_update, run_inner_loop
+from metacpo.algorithms.meta_update import meta_update
 from metacpo.algorithms.policy_update import update
-from metacpo.algorithms.registry import ALGORITHMS, Parts, RuleSettings, compose
+from metacpo.algorithms.registry import ALGORITHMS, compose
+from metacpo.algorithms.settings import MetaSettings, RuleSettings
 from metacpo.algorithms.trust_region import TrustRegionSettings
 
 from .exact import GAMMA, TABLE, chains, exact_batch, exact_sampler, one, probabilities, quick_jit, values

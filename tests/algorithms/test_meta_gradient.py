@@ -8,10 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metacpo.algorithms.algorithm import Algorithm
+from metacpo.algorithms.inner_loop import InnerLoop, differentiable_inner_loop, run_inner_loop
 from metacpo.algorithms.inner_state import InnerState
-from metacpo.algorithms.meta import Algorithm, MetaSettings, meta_update, pooled, run_inner_loop
-from metacpo.algorithms.meta_gradient import InnerLoop, MetaObjective, differentiable_inner_loop
+from metacpo.algorithms.meta_gradients import Exact, FirstOrder
+from metacpo.algorithms.meta_objective import MetaObjective
+from metacpo.algorithms.meta_update import meta_update, pooled
 from metacpo.algorithms.policy_update import PolicyUpdate, compute_step, update
+from metacpo.algorithms.settings import MetaSettings
 from metacpo.algorithms.signal import Signal
 from metacpo.algorithms.trust_region import cg_settings, linearise, metric
 from metacpo.estimation import kl, surrogates
@@ -43,9 +47,9 @@ def mean_surrogates(phi, last):
     return jnp.stack([jnp.mean(L_R), jnp.mean(c)])
 
 
-def objective(theta, loop, rule, mode="exact"):
+def objective(theta, loop, rule, gradient=Exact()):  # noqa: B008
     """[F, G] at θ."""
-    F, G = MetaObjective(POLICY, rule, mode)(theta, theta, InnerState.init(1), loop)
+    F, G = MetaObjective(POLICY, rule, gradient)(theta, theta, InnerState.init(1), loop)
     return jnp.append(F, G)
 
 
@@ -132,20 +136,23 @@ def test_the_size_of_a_cautious_region_is_differentiated_too(x64, case):
 def test_first_order_takes_the_steps_for_constants(x64, compiled):
     theta, settings = initial(), CPO["euclidean"]
     loop = compiled["euclidean"][0].loop(theta, (Case.RECOVERING, Case.BINDING))
-    values = quick_jit(lambda t, w: objective(t, w, settings, "first_order"))(theta, loop)
+    values = quick_jit(lambda t, w: objective(t, w, settings, FirstOrder()))(theta, loop)
     np.testing.assert_allclose(values, mean_surrogates(loop.phi, loop.last), rtol=1e-9)
-    gradient = quick_jit(jax.jacrev(lambda t, w: objective(t, w, settings, "first_order")))(theta, loop)
+    gradient = quick_jit(jax.jacrev(lambda t, w: objective(t, w, settings, FirstOrder())))(theta, loop)
     np.testing.assert_allclose(gradient, without_steps(loop.phi, loop.last), rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("mode", ["exact", "first_order"])
-def test_no_inner_steps_are_the_identity(x64, mode):
+@pytest.mark.parametrize("constant_steps", [False, True])
+def test_no_inner_steps_are_the_identity(x64, constant_steps):
     theta = initial()
     batches = jax.tree.map(lambda x: x[None][:0], quick_jit(random_batch)(theta, jax.random.key(0)))
     updates = no_updates()
     inner_state = InnerState.init(1)
     phi, pullback = jax.vjp(
-        lambda t: differentiable_inner_loop(POLICY, t, inner_state, batches, updates, CPO["kl"], mode)[0], theta
+        lambda t: differentiable_inner_loop(
+            POLICY, t, inner_state, batches, updates, CPO["kl"], constant_steps=constant_steps
+        )[0],
+        theta,
     )
     np.testing.assert_array_equal(phi, theta)
     np.testing.assert_array_equal(pullback(theta)[0], theta)

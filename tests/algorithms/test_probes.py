@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from metacpo.adaptation.adapt import adapt_tasks
-from metacpo.algorithms.meta import run_inner_loop
+from metacpo.algorithms.inner_loop import run_inner_loop
 from metacpo.config.schema import Config
 from metacpo.config.sections import AdaptationSettings
 from metacpo.envs.families import bandit, tabular

@@ -8,9 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metacpo.algorithms.algorithm import Algorithm
 from metacpo.algorithms.inner_state import InnerState, pack, unpack
-from metacpo.algorithms.meta import Algorithm, adapted_cost, meta_update
-from metacpo.algorithms.meta_gradient import MetaObjective
+from metacpo.algorithms.meta_crpo import RegretBound
+from metacpo.algorithms.meta_gradients import FirstOrder, HessianFree
+from metacpo.algorithms.meta_objective import MetaObjective
+from metacpo.algorithms.meta_update import adapted_cost, meta_update
 from metacpo.algorithms.objectives import CRPOSwitch, Penalty, PIDLagrangian
 from metacpo.algorithms.policy_update import PolicyUpdate, update
 from metacpo.algorithms.steps import GradientStep, KLPenalisedStep, NaturalGradientStep, PCPOStep, TRPOStep
@@ -124,7 +127,7 @@ def test_every_step_can_be_held_and_the_start_alone(x64, walked):
     assert np.all(relative(b, numeric) < 1e-5)
     drawn = jnp.concatenate([loop.batches.c, loop.last.c[None]])[..., 0].mean(axis=1)
     np.testing.assert_allclose(G, drawn, atol=1e-12)  # on its own data c is what was measured
-    first = MetaObjective(POLICY, CPO["euclidean"], "first_order", constraint_on="start")
+    first = MetaObjective(POLICY, CPO["euclidean"], FirstOrder(), constraint_on="start")
     _, b_start, G_start = quick_jit(first.linearise)(theta, theta, start, loop)
     np.testing.assert_allclose(b_start[0], b[0], rtol=1e-9)
     np.testing.assert_allclose(G_start[0], G[0], atol=1e-12)
@@ -147,7 +150,7 @@ def test_what_is_predicted_of_the_adapted_policies_is_found_again(constraint_on,
 def test_the_gradient_without_hessians_is_the_score_at_the_meta_policy(x64, walked):
     """∇F = −mean_i Σ weight · Â · ∇ log π_θ(a|s) on the adapted policies' data, and nothing through the steps."""
     theta, loop = walked
-    objective = MetaObjective(POLICY, CPO["euclidean"], "hessian_free", constraint_on="start")
+    objective = MetaObjective(POLICY, CPO["euclidean"], HessianFree(), constraint_on="start")
     g = quick_jit(objective.linearise)(theta, theta, InnerState.init(1), loop)[0]
 
     def expected(p):
@@ -162,7 +165,11 @@ def test_the_regret_bound_pulls_theta_to_the_adapted_and_the_size_to_its_best(x6
     theta, loop = walked
     rate, K = 0.1, 2
     objective = MetaObjective(
-        POLICY, PolicyUpdate(step=NaturalGradientStep(rate), region=EUCLIDEAN), "regret_bound", learned=("scale",)
+        POLICY,
+        PolicyUpdate(step=NaturalGradientStep(rate), region=EUCLIDEAN),
+        RegretBound(),
+        constraint_on="none",
+        learned=("scale",),
     )
     start = InnerState.init(1)
 

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metacpo.algorithms.acceptance import Proposed, accept
 from metacpo.algorithms.inner_state import InnerState
 from metacpo.algorithms.objectives import Weights
-from metacpo.algorithms.policy_update import PolicyUpdate, Proposed, accept, compute_step, update
+from metacpo.algorithms.policy_update import BACKTRACK_RATIO, PolicyUpdate, compute_step, update
 from metacpo.algorithms.signal import Signal
 from metacpo.algorithms.steps import Proposal
 from metacpo.algorithms.trust_region import linearise, trust_region
@@ -61,7 +62,7 @@ def proposed(case, m=1, violation_weight=1.0):
     """A step of this case, of which only its word matters."""
     step = Proposal(jnp.zeros(2), jnp.int32(case), jnp.float32(0), jnp.asarray(False))
     weights = Weights(jnp.float32(1), jnp.zeros(m))
-    return Proposed(step, weights, jnp.float32(DELTA), Signal.full(m), jnp.full(m, violation_weight))
+    return Proposed(step, weights, jnp.float32(DELTA), Signal.full(m), jnp.full(m, violation_weight), jnp.int32(0))
 
 
 @pytest.mark.parametrize(
@@ -204,7 +205,7 @@ def test_an_update_does_what_it_reports(x64, step, case):
         assert float(stats.case) == case
         assert float(stats.accepted) == 1
         np.testing.assert_allclose(moved, stats.alpha * x, atol=1e-14)
-        exponent = np.log(float(stats.alpha)) / np.log(EXACT["kl"].backtrack_ratio)
+        exponent = np.log(float(stats.alpha)) / np.log(BACKTRACK_RATIO)
         assert exponent == pytest.approx(round(exponent), abs=1e-9)
         assert 1e-4 < float(divergence) <= DELTA
         assert float(stats.kl) == pytest.approx(float(divergence))

@@ -62,7 +62,7 @@ USAGE = [
     (f"train {SMOKE} --cost-limit nan", "cost_limit", "nan", "[0, inf)"),
     (f"train {SMOKE} --iterations -1", "iterations", "-1", "[0, inf)"),
     (f"train {SMOKE} --hidden 8 x", "--hidden", "'x'", "INT"),
-    (f"train {SMOKE} --algorithm ppo", "--algorithm", "'ppo'", "'meta-cpo', 'meta-trpo'"),
+    (f"train {SMOKE} --algorithm ppo", "algorithm", "'ppo'", "meta-cpo, meta-trpo", "MODULE:ATTRIBUTE"),
     (f"train {SMOKE} --env moon", "env", "'moon'", "point-circle"),
     (f"train {SMOKE} --meta.steps -1", "meta.steps", "-1", "[0, inf)"),
     (f"train {SMOKE} --meta.steps 1.5", "--meta.steps", "'1.5'", "a whole number"),

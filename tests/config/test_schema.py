@@ -7,23 +7,33 @@ from typing import get_args
 
 import pytest
 
-from metacpo.algorithms.meta import MetaSettings
+from metacpo.algorithms.algorithm import Parts
 from metacpo.algorithms.registry import ALGORITHMS
-from metacpo.config.ranges import RANGES
-from metacpo.config.schema import AlgorithmName, Config, ConfigError, presets
-from metacpo.training.setup import build
+from metacpo.algorithms.settings import OPTIONAL, MetaSettings, RuleSettings
+from metacpo.config.reading import fields_of
+from metacpo.config.schema import Config, ConfigError, presets
+from metacpo.runtime.numeric import Range
+from metacpo.training.setup import build, composed
 
 SMOKE = "point-circle-smoke"
 
 
-def numeric_fields(settings, prefix=""):
-    """Dotted names of all fields that hold numbers."""
-    for item in fields(settings):
-        value = getattr(settings, item.name)
-        if is_dataclass(value):
-            yield from numeric_fields(value, f"{prefix}{item.name}.")
-        elif isinstance(value, int | float | tuple) and not isinstance(value, bool) and item.name != "learned":  # names
-            yield prefix + item.name
+def kinds_in(kind) -> set[type]:
+    """The types that an annotation is made of."""
+    parts = [part for part in get_args(kind) if part is not ... and not isinstance(part, Range)]
+    return set().union(*map(kinds_in, parts)) if parts else {kind}
+
+
+def numeric_fields(cls, prefix=""):
+    """(dotted name, intervals of its ranges) of all fields that hold numbers."""
+    for name, kind in fields_of(cls):
+        if is_dataclass(kind):
+            yield from numeric_fields(kind, f"{prefix}{name}.")
+        elif kinds_in(kind) & {int, float}:
+            yield prefix + name, [mark.interval for mark in get_args(kind) if isinstance(mark, Range)]
+
+
+RANGES = dict(numeric_fields(Config))
 
 
 @pytest.mark.parametrize("name", presets())
@@ -101,7 +111,6 @@ def test_a_list_of_limits_has_one_for_each_constraint(constraints):
 
 
 def test_every_algorithm_has_a_name_and_is_built():
-    assert set(get_args(AlgorithmName)) == set(ALGORITHMS)
     steps = Config.preset(SMOKE).meta.steps
     found = {}
     for name in ALGORITHMS:
@@ -112,6 +121,30 @@ def test_every_algorithm_has_a_name_and_is_built():
     assert found == {name: (name not in pooled, name not in blind) for name in ALGORITHMS}
 
 
+@pytest.mark.parametrize("preset", presets())
+def test_every_algorithm_takes_every_preset_and_all_that_it_says_it_reads(preset):
+    for name in ALGORITHMS:
+        config = Config.preset(preset, algorithm=name)
+        reads = composed(config, 1).reads
+        changed = {field: READ[field] for field in reads if field != "meta.learned"}
+        tree = {section: {} for section in ("meta", "rule", "estimation")}
+        for field, value in changed.items():
+            section, _, last = field.partition(".")
+            tree[section][last] = value
+        composed(Config.preset(preset, algorithm=name, **tree), 1)
+        with pytest.raises(ConfigError, match=f"is not for algorithm '{name}'; allowed with "):
+            unread = next(field for field in READ if field not in reads)
+            section, _, last = unread.partition(".")
+            composed(Config.preset(preset, algorithm=name, **{section: {last: READ[unread]}}), 1)
+
+
+def test_a_run_of_an_earlier_version_opens_with_settings_that_its_algorithm_does_not_read():
+    config = Config.preset("bandit", algorithm="cpo", rule={"penalty": 3.0})
+    with pytest.raises(ConfigError, match=r"rule\.penalty: 3\.0 is not for algorithm 'cpo'"):
+        build(config)
+    assert build(config, of_a_run=True).algorithm == build(Config.preset("bandit", algorithm="cpo")).algorithm
+
+
 def test_what_a_preset_says_of_its_own_algorithm_is_not_said_of_others():
     own, other = Config.preset("point-circle"), Config.preset("point-circle", algorithm="cpo")
     assert (own.meta.meta_constraints, own.meta.constraint_on) == ("per_task", "every")
@@ -120,6 +153,16 @@ def test_what_a_preset_says_of_its_own_algorithm_is_not_said_of_others():
     build(other)  # cpo has no constraint on adapted policies, and refuses one that is asked for
     with pytest.raises(ConfigError, match=r"meta\.constraint_on: 'every' is not for algorithm 'cpo'"):
         build(Config.preset("point-circle", algorithm="cpo", meta={"constraint_on": "every"}))
+
+
+@pytest.mark.parametrize("number", ["", "format = 2\n"])
+def test_a_run_with_a_line_search_of_its_own_opens(tmp_path, number):
+    path = tmp_path / "config.toml"
+    path.write_text(f"{number}[inner]\nbacktrack_ratio = 0.5\nmax_kl = 0.2\n[outer]\nbacktracks = 3\n")
+    assert Config.saved(path).inner.max_kl == 0.2
+    path.write_text("[inner]\nbacktrack_ratio = 0.5\n")
+    with pytest.raises(ConfigError, match=r"inner\.backtrack_ratio: unknown setting"):
+        Config.load(path)
 
 
 def test_a_setting_that_is_gone_is_unknown_in_settings_of_ones_own_and_left_out_of_an_old_run(tmp_path):
@@ -141,8 +184,14 @@ def test_a_setting_with_another_name_by_now_is_named_with_the_new_one_and_read_i
     assert (read.meta.constraint_on, read.inner.objective_kl_fraction) == ("every", 0.3)
 
 
+def test_every_optional_setting_is_read_by_some_algorithm():
+    assert set(READ) == set(OPTIONAL)
+    assert {field for name in ALGORITHMS for field in ALGORITHMS[name](Parts()).reads} == set(OPTIONAL)
+
+
 def test_every_number_has_a_range():
-    assert {"iterations", *numeric_fields(Config())} <= set(RANGES)
+    assert {"iterations", "cost_limit", "hidden", "inner.max_kl", "estimation.outer_confidence"} <= set(RANGES)
+    assert all(len(intervals) == 1 for intervals in RANGES.values()), RANGES
 
 
 BAD = {
@@ -168,9 +217,19 @@ BAD = {
     "estimation.lam": (float("nan"), "nan is not in [0, 1]"),
     "estimation.cost_measure": ("mean", "'mean' is not one of episode, discounted"),
     "inner.max_kl": (0.0, "0.0 is not in (0, inf)"),
-    "outer.backtrack_ratio": (1.0, "1.0 is not in (0, 1)"),
+    "estimation.confidence": (1.0, "1.0 is not in (0, 1)"),
     "adaptation.tasks": (1.5, "1.5 is not a whole number"),
 }
+
+
+# Every optional setting at another value than its default.
+READ = {
+    "meta.meta_gradient": "first_order",
+    "meta.meta_constraints": "per_task",
+    "meta.constraint_on": "every",
+    "meta.learned": ("scale",),
+    "estimation.outer_confidence": 0.7,
+} | {f"rule.{item.name}": getattr(RuleSettings(), item.name) + 0.5 for item in fields(RuleSettings)}
 
 
 SENSELESS = {
@@ -184,7 +243,7 @@ SENSELESS = {
     "meta.constraint_on: 'every' is not for algorithm 'safe-meta'": dict(
         algorithm="safe-meta", meta={"constraint_on": "every"}
     ),
-    "meta.constraint_on: 'every' is not for meta.meta_gradient 'e_maml'": dict(
+    "meta.constraint_on: 'every' is not for the meta-gradient EMAML; allowed: adapted": dict(
         meta={"constraint_on": "every", "meta_gradient": "e_maml"}
     ),
     "meta.meta_gradient: 'first_order' is not for algorithm 'safe-meta'": dict(
@@ -192,6 +251,10 @@ SENSELESS = {
     ),
     "meta.learned: ['scale'] is not for algorithm 'cpo'": dict(algorithm="cpo", meta={"learned": ["scale"]}),
     "meta.learned: ['multiplier'] is not for algorithm 'meta-cpo'": dict(meta={"learned": ["multiplier"]}),
+    "rule.penalty: 3.0 is not for algorithm 'meta-cpo'; allowed with maml-penalty": dict(rule={"penalty": 3.0}),
+    "estimation.outer_confidence: 0.7 is not for algorithm 'trpo'; allowed with meta-cpo, cpo, pcpo": dict(
+        algorithm="trpo", estimation={"outer_confidence": 0.7}
+    ),
     "constraints: 'each' is not for algorithm 'pcpo'": dict(
         preset="car-circle-hazard", algorithm="pcpo", constraints="each"
     ),
@@ -227,7 +290,7 @@ NOT_SINGLE = {
     "initial_std": (1e-50, "1e-50 is 0 in float32"),
     "rule.penalty": (1e-39, "1e-39 is 0 in float32"),  # subnormal: compiled programs take it for 0
     "inner.max_kl": (10**39, "is inf in float32"),
-    "outer.backtrack_ratio": (0.99999999999, "0.99999999999 is 1 in float32"),
+    "estimation.confidence": (0.99999999999, "0.99999999999 is 1 in float32"),
 }
 
 
@@ -242,7 +305,7 @@ def test_numbers_are_in_their_range_in_single_precision(name):
     with pytest.raises(ConfigError) as error:
         Config.preset("point-circle", **whole)
     assert str(error.value).startswith(f"{name}: ") and words in str(error.value)
-    assert "\n" not in str(error.value) and RANGES[name] in str(error.value)
+    assert "\n" not in str(error.value) and RANGES[name][0] in str(error.value)
 
 
 def test_the_ends_of_single_precision_are_allowed():

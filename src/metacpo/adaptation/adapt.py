@@ -6,8 +6,8 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, Key
 
-from metacpo.algorithms.meta import run_inner_loop
-from metacpo.algorithms.policy_update import StepStats
+from metacpo.algorithms.acceptance import StepStats
+from metacpo.algorithms.inner_loop import run_inner_loop
 from metacpo.config.sections import AdaptationSettings
 from metacpo.envs.tasks import Task
 from metacpo.estimation.batch import EpisodeStats, episode_stats

@@ -5,7 +5,7 @@
     H⁻¹(∇f, b), once; b̃, b without the noise in its square                                                     signal.py
     δ(c, b̃ᵀH⁻¹b̃)                                  trust_region.py
     x = step(∇f, b̃, c, H, δ)                      steps.py        (CPO's step, TRPO's, PCPO's, a gradient step, ...)
-    φ' = φ + α·x                                  α by a line search with an acceptance test
+    φ' = φ + α·x                                  α by a line search with a test      acceptance.py
 
 `update` does all of it. `compute_step` stops before the line search, and is differentiable: a meta-gradient goes
 through it with α, and what of the data is signal, held constant.
@@ -18,13 +18,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
+from metacpo.algorithms.acceptance import LossAndConstraints, Proposed, StepStats, accept
 from metacpo.algorithms.finite import all_finite
 from metacpo.algorithms.inner_state import InnerState
 from metacpo.algorithms.objectives import Objective, Reward, Weights
 from metacpo.algorithms.signal import Signal, debiasing, measured
-from metacpo.algorithms.steps import CPOStep, Linearised, Proposal, StepRule
+from metacpo.algorithms.steps import CPOStep, Linearised, StepRule
 from metacpo.algorithms.trust_region import (
     LinearData,
     TrustRegionSettings,
@@ -38,7 +39,7 @@ from metacpo.estimation import Batch, kl, surrogates
 from metacpo.policies import Policy
 from metacpo.solver import Case, Solved, backtrack, row_sizes
 
-LossAndConstraints = tuple[Float[Array, ""], Float[Array, " m"]]  # (L_R, c)
+BACKTRACK_RATIO, BACKTRACKS = 0.7, 10  # of the line search: α = 1, 0.7, 0.7², … at most 10 times shorter
 
 
 @dataclass(frozen=True)
@@ -48,34 +49,6 @@ class PolicyUpdate:
     objective: Objective = field(default_factory=Reward)
     step: StepRule = field(default_factory=CPOStep)
     region: TrustRegionSettings = field(default_factory=TrustRegionSettings)
-
-
-class StepStats(eqx.Module):
-    """What became of one update. Predicted are changes by the surrogates, for the accepted step."""
-
-    case: Float[Array, "*M"]
-    accepted: Float[Array, "*M"]
-    kl: Float[Array, "*M"]
-    delta: Float[Array, "*M"]
-    alpha: Float[Array, "*M"]
-    residual: Float[Array, "*M"]
-    derivative_clipped: Float[Array, "*M"]
-    nonfinite: Float[Array, "*M"]  # 1 if it was rejected because of a number that is not finite
-    cost_share: Float[Array, "*M"]  # of the weights in the objective: ν/(1 + ν) for a multiplier ν
-    predicted_loss: Float[Array, "*M"]  # change of L_R
-    predicted_cost: Float[Array, "*M m"]  # change of c, per-step units
-    signal: Signal
-
-
-class Proposed(eqx.Module):
-    """A step before its line search: x, the weights of f, δ, what of the data is signal, and what 1 of each violation
-    weighs where not all can be repaired, 1/s_j (0 where b_j = 0: no step changes it)."""
-
-    proposal: Proposal
-    weights: Weights
-    delta: Float[Array, ""]
-    signal: Signal
-    violation_weight: Float[Array, " m"]
 
 
 def compute_step(
@@ -143,17 +116,8 @@ def composed(
     delta = of_all * trust_region(S, c, of_loss, signal, method.region)
     s = jnp.diagonal(S)
     proposal = method.step(Linearised(solved, c, H, delta, scale))
-    return Proposed(proposal, weights, delta, signal, jnp.where(s > 0, 1 / jnp.where(s > 0, s, 1), 0))
-
-
-def none_where(nothing: Bool[Array, ""], proposed: Proposed) -> Proposed:
-    """The proposal, or INVALID and no step where there is nothing that it could be made of."""
-    old = proposed.proposal
-    step, residual = jnp.where(nothing, 0, old.step), jnp.where(nothing, 1, old.residual)
-    void = Proposal(
-        step, jnp.where(nothing, jnp.int32(Case.INVALID), old.case), residual, old.derivative_clipped & ~nothing
-    )
-    return eqx.tree_at(lambda p: p.proposal, proposed, void)
+    violation_weight = jnp.where(s > 0, 1 / jnp.where(s > 0, s, 1), 0)
+    return Proposed(proposal, weights, delta, signal, violation_weight, jnp.max(solved.iterations))
 
 
 def update(
@@ -197,8 +161,8 @@ def line_search(
             verdict = jnp.all(jnp.isfinite(new)) & jnp.isfinite(distance)
         return verdict & (proposal.case != Case.INVALID), (after, distance)
 
-    ratio, most = jnp.asarray(method.region.backtrack_ratio, phi.dtype), method.region.backtracks
-    alpha, accepted, _, (after, distance) = backtrack(trial, ratio, most if method.step.searched else 0)
+    ratio, most = jnp.asarray(BACKTRACK_RATIO, phi.dtype), BACKTRACKS if method.step.searched else 0
+    alpha, accepted, _, (after, distance) = backtrack(trial, ratio, most)
     known = all_finite((before, after, distance)) & (proposal.case != Case.INVALID)
     stats = StepStats(
         case=proposal.case.astype(phi.dtype),
@@ -213,40 +177,11 @@ def line_search(
         predicted_loss=jnp.where(accepted, after[0] - before[0], 0.0),
         predicted_cost=jnp.where(accepted, after[1] - before[1], 0.0),
         signal=proposed.signal,
+        cg_iterations=proposed.cg_iterations.astype(phi.dtype),
+        lam=proposal.lam,
+        nu=proposal.nu,
     )
     return jnp.where(accepted, phi + alpha * proposal.step, phi), stats
-
-
-def accept(
-    proposed: Proposed,
-    before: LossAndConstraints,
-    after: LossAndConstraints,
-    divergence: Float[Array, ""],
-    limits: bool,
-) -> Bool[Array, ""]:
-    """Whether a step passes the acceptance test on the surrogates themselves, not on their linearisation.
-
-    KL ≤ δ; the objective f falls, unless the step had to trade it for the constraints (INFEASIBLE and RECOVERING).
-    Where the step keeps the `limits`, every constraint is held, or at least not worsened where it was violated; a step
-    that cannot hold all (INFEASIBLE) trades them against each other, and lowers what it minimises,
-
-        V(c) = ½Σ_j max(0, c_j)²/s_j        (solver/rows.py).
-
-    NaN is never acceptable.
-    """
-    (L_R, c), (L_R_new, c_new), weights = before, after, proposed.weights
-    case = proposed.proposal.case
-    change = weights.reward * (L_R_new - L_R) + weights.costs @ (c_new - c)
-    verdict = (divergence <= proposed.delta) & jnp.isfinite(L_R_new) & jnp.all(jnp.isfinite(c_new))
-    if not limits:
-        return verdict & (change <= 0)
-
-    def violation(c: Float[Array, " m"]) -> Float[Array, ""]:
-        return jnp.sum(proposed.violation_weight * jnp.maximum(c, 0.0) ** 2)
-
-    infeasible = case == Case.INFEASIBLE
-    held = jnp.where(infeasible, violation(c_new) <= violation(c), jnp.all(c_new <= jnp.maximum(c, 0.0)))
-    return verdict & held & ((change <= 0) | infeasible | (case == Case.RECOVERING))
 
 
 def _cost_share(weights: Weights) -> Float[Array, ""]:

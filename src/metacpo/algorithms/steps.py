@@ -39,12 +39,17 @@ class Linearised(eqx.Module):
 
 
 class Proposal(eqx.Module):
-    """x [n] and how it came about; see `metacpo.solver.Solution`. x is 0 where `case` is INVALID."""
+    """x [n] and how it came about; see `metacpo.solver.Solution`. x is 0 where `case` is INVALID.
+
+    lam, nu [m]: the multipliers of the region and of the constraints, None of a step that has none.
+    """
 
     step: Float[Array, "*M n"]
     case: Int[Array, "*M"]
     residual: Float[Array, "*M"]
     derivative_clipped: Bool[Array, "*M"]
+    lam: Float[Array, "*M"] | None = None
+    nu: Float[Array, "*M m"] | None = None
 
 
 @runtime_checkable
@@ -68,8 +73,8 @@ class CPOStep:
     searched = True
 
     def __call__(self, data: Linearised) -> Proposal:
-        solution = solve(Problem(data.g, data.b, data.c, data.H, data.delta), solved=data.solved)
-        return Proposal(solution.step, solution.case, solution.residual, solution.derivative_clipped)
+        found = solve(Problem(data.g, data.b, data.c, data.H, data.delta), solved=data.solved)
+        return Proposal(found.step, found.case, found.residual, found.derivative_clipped, found.lam, found.nu)
 
 
 @dataclass(frozen=True)
@@ -81,8 +86,8 @@ class TRPOStep:
 
     def __call__(self, data: Linearised) -> Proposal:
         alone = jax.tree.map(lambda x: x[:1], data.solved)
-        solution = solve(Problem(data.g, data.b[:0], data.c[:0], data.H, data.delta), solved=alone)
-        return Proposal(solution.step, solution.case, solution.residual, solution.derivative_clipped)
+        found = solve(Problem(data.g, data.b[:0], data.c[:0], data.H, data.delta), solved=alone)
+        return Proposal(found.step, found.case, found.residual, found.derivative_clipped, found.lam)
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,7 @@ class KLPenalisedStep:
         u = self._dual(gram, data.c) if data.c.shape[0] else data.c
         eta = (self.price + self.cost_price * jnp.sum(u)) / data.scale
         case = jnp.where(jnp.any(u > 0), jnp.where(jnp.any(data.c > 0), Case.RECOVERING, Case.BINDING), Case.SLACK)
-        return _proposal(-(y[0] + u @ y[1:]) / eta, case, data.solved.residual)
+        return _proposal(-(y[0] + u @ y[1:]) / eta, case, data.solved.residual, eta, u)
 
     def _dual(self, gram: Float[Array, "k k"], c: Float[Array, " m"]) -> Float[Array, " m"]:
         """argmax D over [0, most]ᵐ from u = 0. gram: of g, b_1, ..., b_m under H⁻¹."""
@@ -178,8 +183,15 @@ class GradientStep:
         return _proposal(-self.rate * data.scale * data.g, jnp.asarray(Case.UNCONSTRAINED), jnp.zeros((), data.g.dtype))
 
 
-def _proposal(x: Float[Array, " n"], case: Array, residual: Float[Array, ""]) -> Proposal:
+def _proposal(
+    x: Float[Array, " n"],
+    case: Array,
+    residual: Float[Array, ""],
+    lam: Float[Array, ""] | None = None,
+    nu: Float[Array, " m"] | None = None,
+) -> Proposal:
     """Failure is a value: a step that is not finite is none."""
     finite = jnp.all(jnp.isfinite(x)) & jnp.isfinite(residual)
     case = jnp.where(finite, case, Case.INVALID).astype(jnp.int32)
-    return Proposal(jnp.where(finite, x, 0), case, jnp.where(finite, residual, 1), jnp.asarray(False))
+    x, lam, nu = jax.tree.map(lambda value: jnp.where(finite, value, 0), (x, lam, nu))
+    return Proposal(x, case, jnp.where(finite, residual, 1), jnp.asarray(False), lam, nu)

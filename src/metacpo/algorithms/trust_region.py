@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 import equinox as eqx
 import jax
@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from metacpo.algorithms.signal import Signal, trust
 from metacpo.estimation import Batch, likelihoods, surrogates
 from metacpo.policies import Policy
+from metacpo.runtime.numeric import Range
 from metacpo.solver import CGSettings, nearest_feasible
 
 LinearData = tuple[Float[Array, " n"], Float[Array, "m n"], Float[Array, " m"]]
@@ -28,15 +29,13 @@ class TrustRegionSettings:
     foresees little of the cost of going further; a step that repairs sees what it repairs.
     """
 
-    max_kl: float = 0.01
-    objective_kl_fraction: float = 1.0
-    damping: float = 0.05
+    max_kl: Annotated[float, Range("(0, inf)")] = 0.01
+    objective_kl_fraction: Annotated[float, Range("(0, 1]")] = 1.0
+    damping: Annotated[float, Range("[0, inf)")] = 0.05
     metric: Literal["kl", "euclidean"] = "kl"
-    cg_iterations: int = 10
-    cg_tolerance: float = 1e-4
-    fisher_stride: int = 10
-    backtrack_ratio: float = 0.7
-    backtracks: int = 10
+    cg_iterations: Annotated[int, Range("[1, inf)")] = 10
+    cg_tolerance: Annotated[float, Range("[0, inf)")] = 1e-4
+    fisher_stride: Annotated[int, Range("[1, inf)")] = 10
 
 
 def metric(policy: Policy, phi: Float[Array, " n"], batch: Batch, settings: TrustRegionSettings):

@@ -167,7 +167,8 @@ def _train(args: Sequence[str]) -> Verb:
             from metacpo.training.loop import train
 
             config, now = self.config, time.strftime("%Y%m%d-%H%M%S")
-            name = f"{config.preset_name}-{config.algorithm}-seed{config.seed}-{now}"
+            algorithm = config.algorithm.rpartition(":")[2]
+            name = f"{config.preset_name}-{algorithm}-seed{config.seed}-{now}"
             return finish(train(config, self.run_dir or Path("runs") / name, self.debug_nans))
 
     about = (
@@ -185,12 +186,12 @@ def _report_folder(run_dirs: Sequence[Path], out: Path | None) -> Path:
 
 def _asked(args: Sequence[str]) -> dict[str, str]:
     """The algorithm and the network that are asked for, which the defaults follow; no algorithm that there is not."""
-    from metacpo.algorithms.registry import ALGORITHMS
+    from metacpo.algorithms.registry import known
 
     words = [word for arg in args for word in arg.split("=", 1)]
     asked = {option: value for option, value in pairwise(words) if option in ("--algorithm", "--network")}
     named = {option.removeprefix("--"): value for option, value in asked.items()}
-    return {name: value for name, value in named.items() if name != "algorithm" or value in ALGORITHMS}
+    return {name: value for name, value in named.items() if name != "algorithm" or known(value)}
 
 
 VERBS: dict[str, type | Callable[[Sequence[str]], Verb]] = {

@@ -6,10 +6,9 @@ Whatever is wrong is a `ConfigError` whose one line names the field, the value a
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from metacpo.config.ranges import RANGES
-from metacpo.runtime.numeric import not_single, shown, within
+from metacpo.runtime.numeric import Range, not_single, shown, within
 
 LARGEST = 2**63  # whole numbers are below it, as in TOML
 
@@ -26,13 +25,20 @@ class ConfigError(Exception):
 
 
 def fields_of(cls: type) -> list[tuple[str, Any]]:
-    """Names and types of a dataclass's fields."""
-    hints = get_type_hints(cls)
+    """Names and types of a dataclass's fields, with their ranges."""
+    hints = get_type_hints(cls, include_extras=True)
     return [(item.name, hints[item.name]) for item in fields(cls)]
 
 
-def read(kind: Any, value: Any, name: str) -> Any:
-    """`value` (plain data as TOML has it, or settings) as the type `kind`; `name` is its dotted name."""
+def read(kind: Any, value: Any, name: str, interval: str = "(-inf, inf)") -> Any:
+    """`value` (plain data as TOML has it, or settings) as the type `kind`; `name` is its dotted name.
+
+    A number lies in `interval`, or in that of the `Range` on the field.
+    """
+    if get_origin(kind) is Annotated:
+        kind, *marks = get_args(kind)
+        (interval,) = [mark.interval for mark in marks if isinstance(mark, Range)] or [interval]
+        return read(kind, value, name, interval)
     if is_dataclass(kind):
         return _read_section(kind, value, name)
     if get_origin(kind) is Literal:
@@ -41,13 +47,13 @@ def read(kind: Any, value: Any, name: str) -> Any:
         return value
     if NoneType in get_args(kind):  # optional: None where it is left out
         (wanted,) = set(get_args(kind)) - {NoneType}
-        return None if value is None else read(wanted, value, name)
+        return None if value is None else read(wanted, value, name, interval)
     if get_origin(kind) in (Union, UnionType):  # one number or a list of them
         kind = get_args(kind)[isinstance(value, list | tuple)]
     if get_origin(kind) is tuple:
         if not isinstance(value, list | tuple):
             raise ConfigError(f"{name}: {shown(value)} is not a list")
-        return tuple(read(get_args(kind)[0], item, name) for item in value)
+        return tuple(read(get_args(kind)[0], item, name, interval) for item in value)
     accepted, words = {
         bool: (bool, "true or false"),
         int: (int, "a whole number"),
@@ -58,9 +64,9 @@ def read(kind: Any, value: Any, name: str) -> Any:
         raise ConfigError(f"{name}: {shown(value)} is not {words}")
     if kind is int and abs(value) >= LARGEST:
         raise ConfigError(f"{name}: {shown(value)} is not a whole number of 64 bits")
-    if kind in (int, float) and not within(value, RANGES[name]):
-        raise ConfigError(f"{name}: {shown(value)} is not in {RANGES[name]}")
-    if kind is float and (wrong := not_single(value, RANGES[name])):
+    if kind in (int, float) and not within(value, interval):
+        raise ConfigError(f"{name}: {shown(value)} is not in {interval}")
+    if kind is float and (wrong := not_single(value, interval)):
         raise ConfigError(f"{name}: {shown(value)} {wrong}")
     return kind(value)
 
@@ -79,6 +85,13 @@ def _read_section(kind: Any, value: Any, name: str) -> Any:
         if item not in known:
             raise ConfigError(f"{dotted[item]}: unknown setting; allowed: {', '.join(known)}")
     return kind(**{item: read(known[item], value[item], dotted[item]) for item in value})
+
+
+def check_ranges(part: Any, name: str) -> None:
+    """Raises ConfigError for a number of a dataclass that is not in the `Range` on its field."""
+    for item, kind in fields_of(type(part)) if is_dataclass(part) else ():
+        if any(isinstance(mark, Range) for mark in get_args(kind)):
+            read(kind, getattr(part, item), f"{name}.{item}")
 
 
 def merged(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,13 +9,14 @@ import tomllib
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tomli_w
 import tyro
 
-from metacpo.algorithms.meta import MetaSettings
-from metacpo.algorithms.registry import RuleSettings
+from metacpo.algorithms.registry import ALGORITHMS
+from metacpo.algorithms.registry import known as known_algorithm
+from metacpo.algorithms.settings import MetaSettings, RuleSettings
 from metacpo.algorithms.trust_region import TrustRegionSettings
 from metacpo.config.limits import CostLimit, check_factors
 from metacpo.config.reading import RENAMED, ConfigError, fields_of, merged, read
@@ -23,34 +24,29 @@ from metacpo.config.sections import AdaptationSettings, WarmupSettings
 from metacpo.envs import ENVIRONMENTS, PHYSICS, known
 from metacpo.estimation import EstimationSettings
 from metacpo.run_folder import replacing, short_text
-from metacpo.runtime.numeric import shown
+from metacpo.runtime.numeric import Range, shown
+from metacpo.runtime.references import located
 
 PRESETS = files("metacpo") / "presets"
 LONGEST = 2**18  # characters of a file of settings
 BYTE_ORDER_MARK = "\ufeff"  # some editors begin a UTF-8 file with it
 FORMAT = 2  # of run folders, the number in their config.toml; docs/trust.md says what changed it
 
-# Settings that format 2 has no more; what took their place is `confidence`, at its default for such a run.
-GONE_SINCE_1 = {"estimation": ("cost_target", "cost_margin", "critic_margin"), "warmup": ("cost_target", "cost_margin")}
+# Settings that are no more: a run folder is read without them, one's own settings must not have them. `confidence` took
+# the place of targets and margins, and is at its default for such a run; line searches are all as by default.
+SEARCH = ("backtrack_ratio", "backtracks")
+GONE = {
+    "estimation": ("cost_target", "cost_margin", "critic_margin"),
+    "warmup": ("cost_target", "cost_margin"),
+    "inner": SEARCH,
+    "outer": SEARCH,
+}
 
 # What a preset says of the outer constraint is said of its own algorithm, not of another one.
 OF_ITS_ALGORITHM = {"meta": ("meta_constraints", "constraint_on"), "estimation": ("outer_confidence",)}
 
 
-AlgorithmName = Literal[
-    "meta-cpo",
-    "meta-trpo",
-    "cpo",
-    "trpo",
-    "pcpo",
-    "cpo-lagrangian",
-    "trpo-lagrangian",
-    "meta-lagrangian",
-    "maml-penalty",
-    "safe-meta",
-    "c-maml",
-    "meta-crpo",
-]
+Seed = Annotated[int, Range("[0, 4294967295]")]
 
 
 @dataclass(frozen=True)
@@ -62,33 +58,33 @@ class Config:
     """Family of tasks; MODULE:ATTRIBUTE or FILE.py:ATTRIBUTE is one of your own."""
     physics: str = "mujoco"
     """Engine that advances the bodies."""
-    algorithm: AlgorithmName = "meta-cpo"
-    """docs/algorithms.md compares them."""
-    seed: int = 0
+    algorithm: str = "meta-cpo"
+    """docs/algorithms.md compares them; MODULE:ATTRIBUTE or FILE.py:ATTRIBUTE is one of your own."""
+    seed: Seed = 0
     """Of everything random in the training."""
-    total_steps: int = 10_000_000
+    total_steps: Annotated[int, Range("[1, inf)")] = 10_000_000
     """Environment steps of the training, the same for every algorithm; how many iterations they are follows."""
-    iterations: int | None = None
+    iterations: Annotated[int | None, Range("[0, inf)")] = None
     """Meta-iterations, instead of those that total_steps pays for; 0 trains nothing."""
     constraints: Literal["sum", "each"] = "sum"
     """One constraint on the sum of the environment's costs, or one on each."""
-    cost_limit: CostLimit = 25.0
+    cost_limit: Annotated[CostLimit, Range("[0, inf)")] = 25.0
     """Limit h on the cost that estimation.cost_measure names, in its units; a list: of each constraint."""
-    limit_factors: tuple[float, float] | None = None
+    limit_factors: Annotated[tuple[float, float] | None, Range("[0, inf)")] = None
     """Every task's limit is cost_limit times a number that is uniform between these two; the family's if not given."""
-    hidden: tuple[int, ...] = (32, 16)
+    hidden: Annotated[tuple[int, ...], Range("[1, inf)")] = (32, 16)
     """Widths of the policy's tanh layers."""
     network: str = ""
     """Network of your own instead of them: an Equinox module's class, MODULE:CLASS or FILE.py:CLASS."""
-    initial_std: float = 0.6
+    initial_std: Annotated[float, Range("(0, inf)")] = 0.6
     """Standard deviation of the first policy's actions."""
     observe_task: tyro.conf.FlagCreatePairsOff[bool] = False
     """Append the task's parameters to the observation: a policy that need not find them out, the ceiling."""
     observe_limit: tyro.conf.FlagCreatePairsOff[bool] = False
     """Append the task's limits to the observation, as multiples of cost_limit."""
-    history: int = 0
+    history: Annotated[int, Range("[0, 64]")] = 0
     """Append the last H observations, actions and costs to the observation: a memory instead of updates."""
-    checkpoint_every: int = 20
+    checkpoint_every: Annotated[int, Range("[1, inf)")] = 20
     """Meta-iterations between two checkpoints."""
     warmup: WarmupSettings = field(default_factory=WarmupSettings)
     meta: MetaSettings = field(default_factory=MetaSettings)
@@ -103,6 +99,9 @@ class Config:
             read(kind, getattr(self, item), item)
         if not known(self.env):
             raise ConfigError(f"env: {self.env!r} is not one of {', '.join(ENVIRONMENTS)}, nor MODULE:ATTRIBUTE")
+        if not known_algorithm(self.algorithm):
+            names = ", ".join(ALGORITHMS)
+            raise ConfigError(f"algorithm: {self.algorithm!r} is not one of {names}, nor MODULE:ATTRIBUTE")
         if self.network and not (":" in self.network and self.network.isprintable()):
             raise ConfigError(f"network: {shown(self.network)} is neither MODULE:CLASS nor FILE.py:CLASS")
         if self.network and self.hidden != Config.hidden:
@@ -145,17 +144,16 @@ class Config:
         of_a_run = "format" in data or unnumbered == 1
         number = data.pop("format", unnumbered)
         _check_format(number, path)
-        if number == 1:
-            data = _without(data, GONE_SINCE_1)
         if of_a_run:
-            data = _with_new_names(data)
+            data = _with_new_names(_without(data, GONE))
         if data.get("network") and "hidden" in data:
             raise ConfigError(f"hidden: {shown(data['hidden'])} beside network; allowed: one of the two")
         return read(Config, {"preset_name": path.stem} | data, "")
 
     def located(self, folder: Path) -> "Config":
         """The same, with every FILE.py that was named as seen from `folder` by its absolute path."""
-        return dataclasses.replace(self, env=_located(self.env, folder), network=_located(self.network, folder))
+        places = {name: located(getattr(self, name), folder) for name in ("env", "algorithm", "network")}
+        return dataclasses.replace(self, **places)
 
     def save(self, path: Path) -> None:
         """Every setting, also those at their default: a run must not change with the library's defaults.
@@ -177,12 +175,6 @@ def tree_in(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: missing") from None
     except (OSError, ValueError, RecursionError) as error:  # no text, no TOML, digits or nesting without end
         raise ConfigError(f"{path}: cannot be read ({error})") from None
-
-
-def _located(reference: str, folder: Path) -> str:
-    """FILE.py:ATTRIBUTE with the file's absolute path; anything else as it is."""
-    where, _, attribute = reference.rpartition(":")
-    return f"{(folder / where).resolve()}:{attribute}" if where.endswith(".py") else reference
 
 
 def _stated(items: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,6 +1,9 @@
 """Settings of the parts of a run that belong to no algorithm: the warm-up and the adaptation."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from metacpo.runtime.numeric import Range
 
 
 @dataclass(frozen=True)
@@ -11,18 +14,18 @@ class WarmupSettings:
     `outer_confidence`: a policy that must still learn to move needs the whole limit for it.
     """
 
-    iterations: int = 0
-    tasks: int = 20
-    episodes: int = 8
-    max_kl: float = 0.03
-    damping: float = 0.3
-    confidence: float = 0.5
+    iterations: Annotated[int, Range("[0, inf)")] = 0
+    tasks: Annotated[int, Range("[1, inf)")] = 20
+    episodes: Annotated[int, Range("[1, inf)")] = 8
+    max_kl: Annotated[float, Range("(0, inf)")] = 0.03
+    damping: Annotated[float, Range("[0, inf)")] = 0.3
+    confidence: Annotated[float, Range("(0, 1)")] = 0.5
 
 
 @dataclass(frozen=True)
 class AdaptationSettings:
     """K updates from `episodes` episodes each, on each of `tasks` tasks a split."""
 
-    steps: int = 5
-    episodes: int = 20
-    tasks: int = 20
+    steps: Annotated[int, Range("[0, inf)")] = 5
+    episodes: Annotated[int, Range("[1, inf)")] = 20
+    tasks: Annotated[int, Range("[1, inf)")] = 20

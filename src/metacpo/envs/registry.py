@@ -7,18 +7,11 @@ make("my_package.hopper:env")            an Environment in a module that Python 
 make("examples/own_robot/cart.py:env")   an Environment in a file
 """
 
-import importlib
-import importlib.util
-import sys
 from collections.abc import Callable
-from contextlib import contextmanager
-from importlib.machinery import PathFinder
 from importlib.metadata import entry_points
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from metacpo.envs.base import MEMBERS, ContractError, Environment
+from metacpo.envs.base import MEMBERS, Environment
 from metacpo.envs.families.bandit import Bandit
 from metacpo.envs.families.button import PointButton
 from metacpo.envs.families.circle import Circle
@@ -28,10 +21,11 @@ from metacpo.envs.families.lanes import Lanes
 from metacpo.envs.families.navigation import Navigation
 from metacpo.envs.families.tabular import TollGates
 from metacpo.envs.families.thruster import Thruster
-from metacpo.envs.gymnasium.facts import GymnasiumError
-from metacpo.envs.physics import PHYSICS, PhysicsError, engine
+from metacpo.envs.physics import PHYSICS, engine
 from metacpo.envs.robots import Car, Point
-from metacpo.envs.tasks import TaskError
+from metacpo.runtime import references
+from metacpo.runtime.references import LoadError, what_failed
+from metacpo.runtime.references import source_path as source_path
 
 ENTRY_POINTS = "metacpo.environments"
 ENVIRONMENTS: dict[str, Callable[[], Environment]] = {
@@ -92,34 +86,12 @@ def make(name: str, physics: str = "mujoco") -> Environment:
     return env
 
 
-def source_path(name: str) -> Path | None:
-    """Where the code of MODULE:ATTRIBUTE or FILE.py:ATTRIBUTE lies, found without running any of it; else None."""
-    where = name.rpartition(":")[0]
-    if where.endswith(".py"):
-        return Path(where).resolve()
-    found, places = None, None
-    for part in where.split("."):  # a folder without __init__.py is a package too, and has no code of its own
-        spec = PathFinder.find_spec(part, places)
-        if spec is None:
-            break
-        found, places = spec.origin or found, spec.submodule_search_locations
-        if places is None:
-            break
-    return Path(found).resolve() if found else None
-
-
 def load(reference: str) -> Any:
     """The object at MODULE:ATTRIBUTE or FILE.py:ATTRIBUTE. Raises UnknownEnvironment where there is none."""
-    where, _, attribute = reference.rpartition(":")
-    if where.partition(".")[0] in sys.stdlib_module_names:  # some do something when they are imported
-        raise UnknownEnvironment(f"env: {where!r} is a module of Python itself, which holds no environment")
     try:
-        module = _from_file(Path(where)) if where.endswith(".py") else importlib.import_module(where)
-    except (Exception, SystemExit) as error:
-        raise _refused(f"{where!r} cannot be imported", where, error) from error
-    if not attribute or not hasattr(module, attribute):
-        raise UnknownEnvironment(f"env: {where!r} has no attribute {attribute!r}")
-    return getattr(module, attribute)
+        return references.load(reference, "environment")
+    except LoadError as error:
+        raise UnknownEnvironment(f"env: {error}") from error
 
 
 def _found(name: str) -> Environment:
@@ -140,15 +112,7 @@ def _made(name: str, factory: Callable[[], Any]) -> Any:
     try:
         return factory()
     except (Exception, SystemExit) as error:
-        raise _refused(f"{name!r} cannot be made", name, error) from error
-
-
-def _refused(what: str, where: str, error: BaseException) -> UnknownEnvironment:
-    """What went wrong in code of the user's, in one line with its place: our own words as they are."""
-    text = " ".join(str(error).split())
-    if isinstance(error, ContractError | GymnasiumError | PhysicsError | TaskError | UnknownEnvironment):
-        return UnknownEnvironment(f"env: {where!r}: {text}")
-    return UnknownEnvironment(f"env: {what} ({type(error).__name__}: {text})")
+        raise UnknownEnvironment(f"env: {what_failed('cannot be made', name, error)}") from error
 
 
 def _environment(name: str, env: Any) -> Environment:
@@ -161,31 +125,3 @@ def _environment(name: str, env: Any) -> Environment:
 
 def _installed() -> dict[str, Any]:
     return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
-
-
-def _from_file(path: Path) -> ModuleType:
-    """The module in a file, imported once, as a script would be: files beside it can be imported."""
-    path = path.resolve(strict=True)
-    name = f"metacpo_user:{path}"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        if spec is None or spec.loader is None:
-            raise ImportError(f"{path} is no Python file")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        with _importable(path.parent):
-            try:
-                spec.loader.exec_module(module)
-            except BaseException:
-                del sys.modules[name]
-                raise
-    return sys.modules[name]
-
-
-@contextmanager
-def _importable(folder: Path):
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))

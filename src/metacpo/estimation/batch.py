@@ -1,6 +1,7 @@
 """Everything that an update needs of a set of episodes: a fixed batch, and what its numbers mean."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import equinox as eqx
 import jax
@@ -14,6 +15,7 @@ from metacpo.estimation.measures import CostMeasure, limited
 from metacpo.estimation.returns import discounts, gae
 from metacpo.policies import Normaliser
 from metacpo.rollout import Trajectory
+from metacpo.runtime.numeric import Range
 
 Values = tuple[Float[Array, "*M T B m"], Float[Array, "*M B m"]]  # V(s_t), and V at the episodes' ends
 
@@ -29,15 +31,15 @@ class EstimationSettings:
     that of the outer step, for every constraint that it holds; None: the same.
     """
 
-    gamma: float = 0.99
-    lam: float = 0.95
-    cost_gamma: float = 0.99
-    cost_lam: float = 0.95
+    gamma: Annotated[float, Range("(0, 1]")] = 0.99
+    lam: Annotated[float, Range("[0, 1]")] = 0.95
+    cost_gamma: Annotated[float, Range("(0, 1]")] = 0.99
+    cost_lam: Annotated[float, Range("[0, 1]")] = 0.95
     critic: CriticName = "ridge"
     cost_critic: CriticName = "ridge"
     cost_measure: CostMeasure = "episode"
-    confidence: float = 0.95
-    outer_confidence: float | None = None
+    confidence: Annotated[float, Range("(0, 1)")] = 0.95
+    outer_confidence: Annotated[float | None, Range("(0, 1)")] = None
 
 
 class Batch(eqx.Module):

@@ -2,11 +2,22 @@
 
 import numbers
 import sys
+from dataclasses import dataclass
 
 import numpy as np
 
 LONGEST = 80  # characters of a value in a message
 SMALLEST = float(np.finfo(np.float32).tiny)  # below it a float32 is 0: compiled programs have no subnormal numbers
+
+
+@dataclass(frozen=True)
+class Range:
+    """The interval that a setting must lie in, on its field: gamma: Annotated[float, Range("(0, 1]")] = 0.99.
+
+    One notation for the check and for the message. Of a list every number lies in it.
+    """
+
+    interval: str
 
 
 def one_number(value: object) -> float | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from metacpo.config.reading import ConfigError, read
-from metacpo.config.schema import Config, tree_in
+from metacpo.config.schema import Config, Seed, tree_in
 from metacpo.runtime.numeric import shown
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # it becomes part of a folder's name
@@ -69,7 +69,7 @@ def _seeds(seeds: Any, where: str) -> list[int]:
     if not isinstance(seeds, list) or not seeds:
         raise ConfigError(f"{field}: {shown(seeds)} is not a list of whole numbers")
     try:
-        numbers = [read(int, seed, "seed") for seed in seeds]
+        numbers = [read(Seed, seed, "seed") for seed in seeds]
     except ConfigError as error:
         raise ConfigError(f"{field}: {str(error).removeprefix('seed: ')}") from None
     if len(set(numbers)) < len(numbers):

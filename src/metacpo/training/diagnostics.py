@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from metacpo.algorithms.acceptance import StepStats
 from metacpo.algorithms.finite import masked_mean, task_weights
+from metacpo.algorithms.inner_loop import InnerLoop
 from metacpo.algorithms.inner_state import InnerState
-from metacpo.algorithms.meta import OuterStats, adapted_cost
-from metacpo.algorithms.meta_gradient import InnerLoop
+from metacpo.algorithms.meta_update import OuterStats, adapted_cost
 from metacpo.algorithms.objectives import PIDLagrangian
-from metacpo.algorithms.policy_update import StepStats
 from metacpo.envs.tasks import Task
 from metacpo.estimation.batch import EpisodeStats
 from metacpo.estimation.measures import limited
@@ -94,13 +94,25 @@ def inner_metrics(setup: TrainingSetup, loop: InnerLoop) -> dict[str, Array]:
         "Misc/Rejected": jnp.sum(1.0 - updates.accepted),
         "Misc/DerivativeClipped": jnp.sum(updates.derivative_clipped),
         "Misc/CGResidual": jnp.mean(updates.residual),
+        "Misc/CGIterations": jnp.mean(updates.cg_iterations),
         "Misc/Alpha": jnp.mean(updates.alpha),
         "Misc/CostShare": jnp.mean(updates.cost_share),
         "Misc/SignalReturn": jnp.mean(updates.signal.loss),
         "Misc/SignalCost": jnp.mean(updates.signal.cost) if updates.signal.cost.size else jnp.float32(1),
     }
+    row |= multipliers("Misc", updates)
     for case in Case:
         row[f"Misc/Case/{case.name}"] = jnp.sum((updates.case == case).astype(jnp.float32))
+    return row
+
+
+def multipliers(group: str, updates: StepStats) -> dict[str, Array]:
+    """The mean λ, and the mean ν over constraints, of updates whose step has them."""
+    row = {}
+    if updates.lam is not None:
+        row[f"{group}/Lambda"] = jnp.mean(updates.lam)
+    if updates.nu is not None and updates.nu.size:
+        row[f"{group}/Nu"] = jnp.mean(updates.nu)
     return row
 
 
@@ -119,9 +131,9 @@ def predicted_change_of(setup: TrainingSetup, loop: InnerLoop, outer: StepStats)
     adapted = jax.tree.map(lambda x: x[-1], loop.stats)
     to_return, to_cost = per_episode(setup, loop.stats)
     algorithm, (tasks, m) = setup.algorithm, loop.last.c.shape
-    foresees = algorithm.gradient != "regret_bound" or setup.meta.steps == 0
+    foresees = algorithm.gradient.predicts_return or setup.meta.steps == 0
     if setup.meta.steps == 0:
-        algorithm = replace(algorithm, gradient="exact", constraint_on="adapted")
+        algorithm = replace(algorithm, constraint_on="adapted")
     return PredictedChange(
         episode_return=jnp.mean(adapted.episode_return),
         cost=jnp.mean(jnp.sum(limited_cost(setup, adapted), axis=-1)),
@@ -159,9 +171,10 @@ def outer_metrics(stats: OuterStats, before: PredictedChange, now: PredictedChan
         "Meta/Accepted": outer.accepted,
         "Meta/Alpha": outer.alpha,
         "Meta/CGResidual": outer.residual,
+        "Meta/CGIterations": outer.cg_iterations,
         "Meta/DerivativeClipped": outer.derivative_clipped,
         "Meta/ReturnPredicted": before.predicted_return,
         "Meta/ReturnActual": now.episode_return - before.episode_return,
         "Meta/CostPredicted": before.predicted_cost,
         "Meta/CostActual": now.cost - before.cost,
-    }
+    } | multipliers("Meta", outer)

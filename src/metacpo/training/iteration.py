@@ -8,11 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from metacpo.algorithms.finite import all_finite
-from metacpo.algorithms.meta import (
-    Sampler,
-    meta_update,
-    run_inner_loop,
-)
+from metacpo.algorithms.inner_loop import Sampler, run_inner_loop
+from metacpo.algorithms.meta_update import meta_update
 from metacpo.envs.tasks import Task
 from metacpo.estimation import Batch, make_batch, shared_cost_values
 from metacpo.policies import Normaliser
@@ -82,5 +79,8 @@ def sampler(setup: TrainingSetup, normaliser: Normaliser, tasks: Task, episodes:
 
 def unconstrained(batch: Batch) -> Batch:
     """The same data without its constraints: m = 0."""
-    none = (batch.cost_advantage[..., :0], batch.c[..., :0])
-    return eqx.tree_at(lambda b: (b.cost_advantage, b.c), batch, none)
+
+    def of_constraints(b: Batch) -> tuple[Array, ...]:
+        return b.cost_advantage, b.c, b.margin, b.outer_margin
+
+    return eqx.tree_at(of_constraints, batch, tuple(x[..., :0] for x in of_constraints(batch)))

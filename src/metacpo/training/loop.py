@@ -47,7 +47,7 @@ def train(config: Config, run_dir: Path | str, debug_nans: bool = False) -> Run:
     An environment of the user's own is checked first: raises ContractError with what is wrong with it. With debug_nans
     the first number that is not finite ends the run: raises NonFiniteError, and leaves a dump (see watch.py).
     """
-    run_dir = Path(run_dir)
+    run_dir, config = Path(run_dir), config.located(Path.cwd())
     refuse_to_overwrite(run_dir)
     config = config.located(Path.cwd())
     setup = build(config)
@@ -75,7 +75,7 @@ def resume(run_dir: Path | str, debug_nans: bool = False) -> Run:
         if checkpoint.latest(run_dir) is not None:
             return _continue(open_run(run_dir), debug_nans)
         Console().print("interrupted before its first checkpoint: from the beginning", highlight=False)
-        setup = build(config)
+        setup = build(config, of_a_run=True)
         return _continue(Run(run_dir, config, setup, init_state(setup, config.seed)), debug_nans)
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from metacpo.algorithms.finite import masked_mean, task_weights
-from metacpo.algorithms.meta_gradient import InnerLoop
+from metacpo.algorithms.inner_loop import InnerLoop
 from metacpo.policies import STD_FLOOR, Normaliser
 
 FARTHEST = 1e15  # standard deviations: its square is a number, and so is the sum of a few thousand of them

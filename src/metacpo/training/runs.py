@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from metacpo.config.schema import Config, ConfigError
-from metacpo.envs import source_path
 from metacpo.run_folder import LOCK, RunError, RunExistsError, complain, find_unsafe_path, part_of
+from metacpo.runtime.references import source_path
 from metacpo.training import checkpoint
 from metacpo.training.budget import Budget, plan
 from metacpo.training.metrics import steps_used
@@ -46,13 +46,14 @@ def open_run(run_dir: Path | str, physics: str | None = None) -> Run:
     """The run in a folder at its newest whole checkpoint, on another engine if `physics` names one. Only reads.
 
     Where config.toml is not what the checkpoint was trained under, one line on stderr says in which settings.
-    Raises RunError or CheckpointError, naming the file. An environment or a network of the user's own is imported from
-    where it was trained, but never from within the run folder: whoever sends a run must not send code with it.
+    Raises RunError or CheckpointError, naming the file. An environment, an algorithm or a network of the user's own is
+    imported from where it was trained, but never from within the run folder: whoever sends a run must not send code
+    with it.
     """
     run_dir = Path(run_dir)
     stated = saved_config(run_dir)
     config = stated if physics is None else replace(stated, physics=physics)
-    setup = build(config)
+    setup = build(config, of_a_run=True)
     state = checkpoint.restore(run_dir, init_state(setup, config.seed))
     _say_what_was_edited(run_dir, stated, int(state.iteration))
     return Run(run_dir, config, setup, state)
@@ -88,7 +89,7 @@ def refuse_to_overwrite(run_dir: Path) -> None:
 
 
 def saved_config(run_dir: Path) -> Config:
-    """The settings of the run in a folder, whose environment and network may be imported."""
+    """The settings of the run in a folder, whose environment, algorithm and network may be imported."""
     if not run_dir.is_dir():
         raise RunError(f"{run_dir}: no such run folder")
     if wrong := find_unsafe_path(run_dir):
@@ -99,6 +100,7 @@ def saved_config(run_dir: Path) -> Config:
         where = "" if str(run_dir) in str(error) else f"{run_dir / CONFIG}: "
         raise RunError(f"{where}{error}") from error
     _refuse_its_code(run_dir, "env", config.env)
+    _refuse_its_code(run_dir, "algorithm", config.algorithm)
     _refuse_its_code(run_dir, "network", config.network)
     return config
 

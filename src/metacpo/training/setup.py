@@ -2,20 +2,24 @@
 
 import dataclasses
 from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import Any
 
-from metacpo.algorithms.meta import Algorithm, MetaSettings
-from metacpo.algorithms.registry import CompositionError, Parts, compose
+from metacpo.algorithms.algorithm import Algorithm, Parts
+from metacpo.algorithms.registry import CompositionError, compose, refuse_unread
+from metacpo.algorithms.settings import OPTIONAL, MetaSettings
 from metacpo.config.limits import limits
-from metacpo.config.reading import ConfigError
+from metacpo.config.reading import ConfigError, check_ranges
 from metacpo.config.schema import Config
 from metacpo.config.sections import WarmupSettings
-from metacpo.envs import UnknownEnvironment, load, make
+from metacpo.envs import make
 from metacpo.envs.base import Environment
 from metacpo.envs.costs import SummedCosts
 from metacpo.envs.observed import History, ObservedLimit, ObservedTask
 from metacpo.envs.tasks import TaskDistribution
 from metacpo.estimation import EstimationSettings
 from metacpo.policies import GaussianPolicy, NetworkError, Policy, network_policy
+from metacpo.runtime.references import LoadError, load
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,8 @@ def warmup(setup: TrainingSetup, settings: WarmupSettings) -> TrainingSetup:
 MOST_LAYERS, MOST_PARAMETERS = 100, 2**27  # of a policy: half a gigabyte
 
 
-def build(config: Config) -> TrainingSetup:
-    """What learns under these settings."""
+def build(config: Config, of_a_run: bool = False) -> TrainingSetup:
+    """What learns under these settings; of_a_run: they are those of a run folder, see `composed`."""
     env = make(config.env, config.physics)
     if config.constraints == "sum" and len(env.cost_names) > 1:
         env = SummedCosts(env)
@@ -56,7 +60,7 @@ def build(config: Config) -> TrainingSetup:
     tasks = limited(env.tasks, config, env.cost_names)
     if config.observe_limit:
         env = ObservedLimit(env, tasks.cost_limit)
-    algorithm = composed(config, len(env.cost_names))
+    algorithm = composed(config, len(env.cost_names), of_a_run)
     return TrainingSetup(
         env=env,
         tasks=tasks,
@@ -84,10 +88,10 @@ def policy_of(config: Config, env: Environment) -> Policy:
 
 def _network(config: Config, env: Environment) -> Policy:
     try:
-        network = load(config.network)
+        network = load(config.network, "network")
         return network_policy(network, env.observation_size, env.action_size, config.initial_std)
-    except UnknownEnvironment as error:
-        raise ConfigError(f"network: {str(error).removeprefix('env: ')}") from error
+    except LoadError as error:
+        raise ConfigError(f"network: {error}") from error
     except NetworkError as error:
         raise ConfigError(f"network: {config.network}: {error}") from error
 
@@ -106,10 +110,27 @@ def limited(tasks: TaskDistribution, config: Config, costs: tuple[str, ...]) -> 
     return tasks
 
 
-def composed(config: Config, m: int) -> Algorithm:
-    """The algorithm of these settings for m constraints. Raises ConfigError for a composition that makes no sense."""
+def composed(config: Config, m: int, of_a_run: bool = False) -> Algorithm:
+    """The algorithm of these settings for m constraints. Raises ConfigError for a composition that makes no sense, and
+    for a number of its parts that is not in the `Range` on its field.
+
+    A setting that the algorithm does not read is refused, but in a run folder: earlier versions wrote such ones.
+    """
     parts = Parts(config.inner, config.outer, config.meta, config.rule)
     try:
-        return compose(config.algorithm, parts, m)
+        algorithm = compose(config.algorithm, parts, m)
+        if not of_a_run:
+            refuse_unread(config.algorithm, algorithm, _changed(config))
     except CompositionError as error:
         raise ConfigError(str(error)) from None
+    for update, name in ((algorithm.inner, "inner"), (algorithm.outer, "outer")):
+        check_ranges(update.objective, f"algorithm.{name}.objective")
+        check_ranges(update.step, f"algorithm.{name}.step")
+    return algorithm
+
+
+def _changed(config: Config) -> dict[str, Any]:
+    """The settings `OPTIONAL`, by dotted name, that are not at their default."""
+    default = Config()
+    values = {name: (attrgetter(name)(config), attrgetter(name)(default)) for name in OPTIONAL}
+    return {name: value for name, (value, usual) in values.items() if value != usual}

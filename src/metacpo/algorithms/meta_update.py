@@ -1,106 +1,27 @@
-"""The two loops of a meta-iteration: inner updates of every task, then the outer update through them.
+"""The outer update: one step of the meta-policy, as any other update, on the objective of the inner loop.
 
-    for every task i in parallel: φ_i⁰ = θ
-      for k = 0..K−1:  D_i^k ~ rollouts of φ_i^k;   φ_i^{k+1} = φ_i^k + α_i^k · x(φ_i^k; D_i^k, h_i)
-      D_i^K ~ rollouts of φ_i^K
-    F(θ) = mean_i F_i(θ),   G(θ) = mean_i c_i(θ), or every c_i(θ)          meta_gradient.py
+    F(θ) = mean_i F_i(θ),   G(θ) = mean_i c_i(θ), or every c_i(θ)          meta_objective.py
     θ' = θ + α · x(∇F, ∇G, G, H, δ_θ)                                      H: mean KL at θ on the states of D^0
 
-`run_inner_loop` makes the updates with rollouts and line searches and keeps the data. The outer update sees that data,
-the α and what of the data is signal as constants. K = 0 makes the same code an ordinary algorithm on pooled tasks:
-φ^K = θ, D^K = D^0.
+It sees the data of the inner loop, the α and what of the data is signal as constants. K = 0 makes the same code an
+ordinary algorithm on pooled tasks: φ^K = θ, D^K = D^0.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
-
 import equinox as eqx
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
-from metacpo.algorithms.inner_state import InnerState, InnerStateName, extended, pack, unpack
-from metacpo.algorithms.meta_gradient import ConstraintOn, Gradient, InnerLoop, MetaObjective
-from metacpo.algorithms.policy_update import (
-    PolicyUpdate,
-    StepStats,
-    UpdateData,
-    composed,
-    line_search,
-    none_where,
-    update,
-)
+from metacpo.algorithms.acceptance import StepStats, none_where
+from metacpo.algorithms.algorithm import Algorithm
+from metacpo.algorithms.inner_loop import InnerLoop
+from metacpo.algorithms.inner_state import InnerState, extended, pack, unpack
+from metacpo.algorithms.meta_gradients import Exact
+from metacpo.algorithms.meta_objective import MetaObjective
+from metacpo.algorithms.policy_update import UpdateData, composed, line_search
 from metacpo.algorithms.signal import Signal
 from metacpo.algorithms.trust_region import contrast_gradients, metric
 from metacpo.estimation import Batch, kl
-from metacpo.estimation.batch import EpisodeStats
 from metacpo.policies import Policy
-
-Sampler = Callable[[Float[Array, "M n"], Key[Array, ""]], tuple[Batch, EpisodeStats]]
-
-
-@dataclass(frozen=True)
-class MetaSettings:
-    """M tasks a meta-iteration, K inner steps, B episodes a rollout; and how the outer step looks at them."""
-
-    tasks: int = 5
-    steps: int = 5
-    episodes: int = 8
-    meta_gradient: Literal["exact", "first_order", "e_maml"] = "exact"
-    """Through the inner steps; taking these for constants; or with E-MAML's term for the data that θ draws."""
-    meta_constraints: Literal["mean", "per_task"] = "mean"
-    """One pooled mean of the tasks' costs under their limits (the paper), or every task's own."""
-    constraint_on: Literal["adapted", "every"] = "adapted"
-    """Whose cost the outer step keeps under the limit: the adapted policy's, or that of all steps 0..K (anytime)."""
-    learned: tuple[InnerStateName, ...] = ()
-    """Numbers that are meta-learned beside θ: "scale" of the inner steps, first "multiplier" of a Lagrangian."""
-
-
-@dataclass(frozen=True)
-class Algorithm:
-    """A composition: the update of the inner steps, that of the outer one, and what joins them.
-
-    adapts: whether training goes through inner steps; if not they only follow it, on the new task (fine-tuning).
-    gradient, constraint_on: see `meta_gradient.py`. reads_costs: False leaves the constraints out of all data (m = 0).
-    global_critic: one cost critic for the data of all tasks instead of one for each.
-    """
-
-    inner: PolicyUpdate
-    outer: PolicyUpdate
-    adapts: bool = True
-    gradient: Gradient = "exact"
-    constraint_on: ConstraintOn = "adapted"
-    per_task: bool = False
-    learned: tuple[InnerStateName, ...] = ()
-    reads_costs: bool = True
-    global_critic: bool = False
-
-
-def run_inner_loop(
-    policy: Policy,
-    theta: Float[Array, " n"],
-    inner_state: InnerState,
-    sample: Sampler,
-    key: Key[Array, ""],
-    settings: MetaSettings,
-    inner: PolicyUpdate,
-) -> InnerLoop:
-    """K inner updates of every task from θ, with fresh data for each. `sample(φ [M, n], key)` rolls out."""
-    start = jax.tree.map(lambda x: jnp.broadcast_to(x, (settings.tasks, *x.shape)), (theta, inner_state))
-
-    def inner_step(carry: tuple[Float[Array, "M n"], InnerState], key: Key[Array, ""]):
-        phi, inner_state = carry
-        batch, stats = sample(phi, key)
-        new, after, updates = jax.vmap(lambda p, y, D: update(policy, p, y, D, inner))(phi, inner_state, batch)
-        return (new, after), (phi, batch, stats, updates)
-
-    # K + 1 rounds of one loop body, so that the rollout is compiled once; the last round's update is dropped.
-    keys = jax.random.split(key, settings.steps + 1)
-    _, (phis, batches, stats, updates) = jax.lax.scan(inner_step, start, keys)
-    K = settings.steps
-    first, updates = (jax.tree.map(lambda x: x[:K], tree) for tree in (batches, updates))
-    return InnerLoop(first, updates, stats, phis[K], jax.tree.map(lambda x: x[K], batches), phis)
 
 
 class OuterStats(eqx.Module):
@@ -121,7 +42,7 @@ def meta_update(
     objective = MetaObjective(
         policy=policy,
         inner=algorithm.inner,
-        gradient=algorithm.gradient if K else "exact",
+        gradient=algorithm.gradient if K else Exact(),
         constraint_on=algorithm.constraint_on if K else "adapted",
         per_task=algorithm.per_task,
         learned=learned,

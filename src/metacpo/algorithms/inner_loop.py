@@ -1,0 +1,118 @@
+"""The inner loop: K updates of every task from θ, made once with rollouts, and repeated as a function of θ.
+
+    for every task i in parallel: φ_i⁰ = θ
+      for k = 0..K−1:  D_i^k ~ rollouts of φ_i^k;   φ_i^{k+1} = φ_i^k + α_i^k · x(φ_i^k; D_i^k, h_i)
+      D_i^K ~ rollouts of φ_i^K
+
+`run_inner_loop` makes the updates with rollouts and line searches and keeps the data. `differentiable_inner_loop`
+repeats them with that data, the α and what of the data is signal as constants.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from metacpo.algorithms.acceptance import StepStats
+from metacpo.algorithms.finite import all_finite, task_weights
+from metacpo.algorithms.inner_state import InnerState
+from metacpo.algorithms.policy_update import PolicyUpdate, compute_step, update
+from metacpo.algorithms.settings import MetaSettings
+from metacpo.algorithms.signal import Signal
+from metacpo.algorithms.trust_region import LinearData, linearise
+from metacpo.estimation import Batch
+from metacpo.estimation.batch import EpisodeStats
+from metacpo.policies import Policy
+
+Sampler = Callable[[Float[Array, "M n"], Key[Array, ""]], tuple[Batch, EpisodeStats]]
+
+# Whose cost the outer step keeps under the limit: that of the adapted policy φ^K, of every φ^k (k = 0..K, stacked), of
+# the meta-policy θ ("start"), or nobody's.
+ConstraintOn = Literal["adapted", "every", "start", "none"]
+
+
+class InnerLoop(eqx.Module):
+    """One descent of all M tasks: the data of the K steps, what became of these, and where it ended.
+
+    batches[k] and updates[k] (with α^k and the signal) belong to φ^k → φ^{k+1}, k < K; stats[k] to φ^k, k ≤ K; phi is
+    φ^K and last its data D^K. path, where `run_inner_loop` made the loop: φ^0..φ^K.
+    """
+
+    batches: Batch
+    updates: StepStats
+    stats: EpisodeStats
+    phi: Float[Array, "M n"]
+    last: Batch
+    path: Float[Array, "steps M n"] | None = None
+
+    @property
+    def first(self) -> Batch:
+        """D^0 of all tasks: the data of θ itself (D^K when K = 0)."""
+        if self.updates.alpha.shape[0] == 0:
+            return self.last
+        return jax.tree.map(lambda x: x[0], self.batches)
+
+    @property
+    def task_weight(self) -> Float[Array, " M"]:
+        """Every task's weight in means over tasks (see `task_weights`): 0 for one with a number that is not finite, or
+        with a batch without a single valid step, which looks as safe as can be."""
+        data = (self.batches, self.updates.alpha, self.updates.delta, self.updates.signal)
+        valid = jax.vmap(lambda steps, rest: all_finite((steps, rest)), (1, 0))(data, (self.last, self.phi))
+        seen = jnp.all(jnp.sum(self.batches.weight, axis=-1) > 0, axis=0) & (jnp.sum(self.last.weight, axis=-1) > 0)
+        return task_weights(valid & seen, self.phi.dtype)
+
+
+def run_inner_loop(
+    policy: Policy,
+    theta: Float[Array, " n"],
+    inner_state: InnerState,
+    sample: Sampler,
+    key: Key[Array, ""],
+    settings: MetaSettings,
+    inner: PolicyUpdate,
+) -> InnerLoop:
+    """K inner updates of every task from θ, with fresh data for each. `sample(φ [M, n], key)` rolls out."""
+    start = jax.tree.map(lambda x: jnp.broadcast_to(x, (settings.tasks, *x.shape)), (theta, inner_state))
+
+    def inner_step(carry: tuple[Float[Array, "M n"], InnerState], key: Key[Array, ""]):
+        phi, inner_state = carry
+        batch, stats = sample(phi, key)
+        new, after, updates = jax.vmap(lambda p, y, D: update(policy, p, y, D, inner))(phi, inner_state, batch)
+        return (new, after), (phi, batch, stats, updates)
+
+    # K + 1 rounds of one loop body, so that the rollout is compiled once; the last round's update is dropped.
+    keys = jax.random.split(key, settings.steps + 1)
+    _, (phis, batches, stats, updates) = jax.lax.scan(inner_step, start, keys)
+    K = settings.steps
+    first, updates = (jax.tree.map(lambda x: x[:K], tree) for tree in (batches, updates))
+    return InnerLoop(first, updates, stats, phis[K], jax.tree.map(lambda x: x[K], batches), phis)
+
+
+def differentiable_inner_loop(
+    policy: Policy,
+    theta: Float[Array, " n"],
+    inner_state: InnerState,
+    batches: Batch,
+    updates: StepStats,
+    inner: PolicyUpdate,
+    linear: Callable[[Policy, Array, Batch], LinearData] = linearise,
+    constant_steps: bool = False,
+) -> tuple[Float[Array, " n"], Float[Array, "K n"]]:
+    """φ^K of one task, and φ⁰..φ^{K−1}, as functions of (θ, inner_state) on frozen data.
+
+    φ^{k+1} = φ^k + α^k x(φ^k; D^k) with α^k constant, and what of D^k is signal; δ^k is a function of φ^k and D^k.
+    `linear` says how the data's dependence on φ^k counts; `constant_steps` takes every x for a constant, ∂φ^K/∂θ = I.
+    """
+
+    def inner_step(carry: tuple[Float[Array, " n"], InnerState], data: tuple[Batch, Array, Signal]):
+        phi, inner_state = carry
+        batch, alpha, signal = data
+        proposed, after = compute_step(policy, phi, inner_state, batch, signal, inner, linear)
+        step = proposed.proposal.step
+        return (phi + alpha * (jax.lax.stop_gradient(step) if constant_steps else step), after), phi
+
+    (phi, _), path = jax.lax.scan(inner_step, (theta, inner_state), (batches, updates.alpha, updates.signal))
+    return phi, path
