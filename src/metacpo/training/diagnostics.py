@@ -53,7 +53,7 @@ def adapted_metrics(setup: TrainingSetup, loop: InnerLoop, tasks: Task) -> dict[
 
 
 def per_episode(setup: TrainingSetup, stats: EpisodeStats) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """What turns a change of L_R into one of the return, and one of c into one of the limited cost (DESIGN.md §3)."""
+    """What makes a change of L_R one of the return, and one of c one of the limited cost (docs/conventions.md)."""
     length = jnp.mean(stats.length)
     discounted = setup.estimation.cost_measure == "discounted"
     return -length, jnp.mean(stats.discounted_length) if discounted else length
