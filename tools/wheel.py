@@ -67,7 +67,7 @@ def check_contents(names: Sequence[str]) -> None:
     ours = {name for name in files if "__pycache__" not in name}
     if ours ^ {name for name in names if name.startswith("metacpo/")}:
         sys.exit(f"wheel: differs from the source folder in {', '.join(sorted(ours ^ set(names)))}")
-    for needed in ("metacpo/presets/bandit.toml", "metacpo/envs/assets/point.xml", "metacpo/report/page.css"):
+    for needed in ("metacpo/presets/bandit.toml", "metacpo/envs/assets/point.xml", "metacpo/report/page.css", "metacpo/py.typed"):
         if needed not in names:
             sys.exit(f"wheel: {needed} is missing")
 
