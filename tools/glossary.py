@@ -1,6 +1,6 @@
 """The page docs/metrics.md: every column of metrics.csv, from metacpo/training/tags.py.
 
-    python tools/glossary.py            writes the page; a test says when it is out of date
+python tools/glossary.py            writes the page; a test says when it is out of date
 """
 
 import sys
@@ -13,10 +13,10 @@ HEAD = """# Metrics
 
 <!-- Made by tools/glossary.py from src/metacpo/training/tags.py. Do not edit. -->
 
-Columns of `metrics.csv`, one row per meta-iteration, and tags of TensorBoard. *Adapted* is after the last inner step, φᴷ. An
-iteration that does not log a column leaves it empty: warm-up iterations have no inner updates. `{k}` is the number of an inner
-update, `{case}` a name of [`metacpo.solver.Case`](reference/solver.md). The columns `iteration`, `env_steps` and `seconds` count
-from the beginning of the run.
+Columns of `metrics.csv`, one row per meta-iteration, and tags of TensorBoard. *Adapted* is after the last inner step.
+An iteration that does not log a column leaves it empty: warm-up iterations have no inner updates. `{k}` is the number
+of an inner update, `{case}` a name of [`metacpo.solver.Case`](reference/solver.md). The columns `iteration`,
+`env_steps` and `seconds` count from the beginning of the run.
 """
 GROUPS = {
     "Metrics": "What the policies of this iteration earned and cost.",

@@ -67,3 +67,8 @@ def test_reading_a_report(follow):
     names = follow("tutorials/report")
     assert len(names["metrics"]) == 2 and len(names["of_step"]) == 3
     assert Path("runs/tiny/report.html").exists()
+
+
+def test_your_algorithm(follow):
+    blind = follow("tutorials/algorithm")["blind_inside"]
+    assert blind.adapts and not blind.inner.step.limits and blind.outer.step.limits
