@@ -5,7 +5,7 @@ RUN := .venv/bin
 PRESET ?= point-circle
 SEED ?= 0
 
-.PHONY: venv train test test-slow lint bench wheel lock
+.PHONY: venv train test test-slow lint bench docs wheel lock lock-docs
 
 venv: .venv/ready
 
@@ -33,6 +33,15 @@ lint: venv
 bench: venv  ## speed against bare MuJoCo, share of learning, compilations
 	$(RUN)/python benchmarks/speed.py
 
+docs: .venv-docs/ready  ## the documentation as a site, strict, into site/; metrics.md is checked by the tests
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+
+# Apart from .venv: nothing else needs these packages. The package is read, not imported.
+.venv-docs/ready: requirements-docs.lock
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements-docs.lock
+	touch $@
+
 wheel: venv  ## the wheel's contents; its tests with the newest and with the lowest dependencies allowed
 	$(RUN)/python tools/wheel.py
 
@@ -42,3 +51,10 @@ lock:  ## pin the newest versions that pyproject.toml allows
 	$(RUN)/python -m pip install --quiet --group dev --editable . hatchling editables
 	echo "# The development environment: what 'make venv' installs. Made by 'make lock'." > requirements-dev.lock
 	$(RUN)/python -m pip freeze --exclude-editable >> requirements-dev.lock
+
+lock-docs:  ## the same for the site's tools
+	$(PYTHON) -m venv --clear .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --upgrade pip
+	.venv-docs/bin/python -m pip install --quiet --group docs
+	echo "# What 'make docs' installs. Made by 'make lock-docs'." > requirements-docs.lock
+	.venv-docs/bin/python -m pip freeze >> requirements-docs.lock

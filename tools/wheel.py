@@ -35,6 +35,8 @@ QUICK = (
     "tests/solver/test_line_search.py",
     "tests/report",
 )
+# What no module imports: data, and the marker that makes type checkers read the annotations.
+NEEDED = ("presets/bandit.toml", "envs/assets/point.xml", "report/page.css", "py.typed")
 BANDIT = "train bandit --iterations 2 --checkpoint-every 1 --meta.tasks 2 --meta.steps 1 --meta.episodes 4"
 TRAININGS = (f"{BANDIT} --adaptation.tasks 2 --adaptation.steps 1 --adaptation.episodes 4", "train point-circle-smoke")
 
@@ -67,9 +69,9 @@ def check_contents(names: Sequence[str]) -> None:
     ours = {name for name in files if "__pycache__" not in name}
     if ours ^ {name for name in names if name.startswith("metacpo/")}:
         sys.exit(f"wheel: differs from the source folder in {', '.join(sorted(ours ^ set(names)))}")
-    for needed in ("metacpo/presets/bandit.toml", "metacpo/envs/assets/point.xml", "metacpo/report/page.css"):
-        if needed not in names:
-            sys.exit(f"wheel: {needed} is missing")
+    for needed in NEEDED:
+        if f"metacpo/{needed}" not in names:
+            sys.exit(f"wheel: metacpo/{needed} is missing")
 
 
 def lowest(requirements: Sequence[str]) -> list[str]:

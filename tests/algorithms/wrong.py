@@ -1,7 +1,8 @@
 """CPO with the mistake of published implementations, to see that our tests can tell.
 
 OmniSafe and SafePO pair g = +∇J, hence r = gᵀH⁻¹b of the other sign, with the dual of the convention in which g is
-lowered: ν = (λc − r)/s and the intervals of λ that end at r/c. With r as in DESIGN.md §3 that reads ν = (λc + r)/s.
+lowered: ν = (λc − r)/s and the intervals of λ that end at r/c. With r as in docs/conventions.md that reads
+ν = (λc + r)/s.
 """
 
 from dataclasses import dataclass

@@ -20,7 +20,7 @@ from metacpo.training.setup import build
 from metacpo.training.state import init_state
 
 SMOKE = "point-circle-smoke"
-# DESIGN's list: what the command line promises, not what it happens to have.
+# The list of docs/conventions.md: what the command line promises, not what it happens to have.
 VERBS = ("train", "resume", "adapt", "evaluate", "render", "report", "check-env", "doctor")
 
 

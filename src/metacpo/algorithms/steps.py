@@ -1,6 +1,6 @@
 """How an update moves: from the linearised data (g, b, c) and the metric H to a step x.
 
-Descent convention throughout (DESIGN.md §3): g is the gradient of what is lowered, c_j + b_jᵀx ≤ 0 are the
+Descent convention throughout (docs/conventions.md): g is the gradient of what is lowered, c_j + b_jᵀx ≤ 0 are the
 constraints, q = gᵀH⁻¹g, r = bᵀH⁻¹g, s = bᵀH⁻¹b. H⁻¹(g, b) is known when a step rule is asked: none solves again. Every
 rule is differentiable in all of its inputs.
 """

@@ -8,7 +8,7 @@ Why: with the end in the regressor, φ(s_t) − γ^{T−t} φ(s_T), the fit mini
 decrease of a distance and γ near 1, V = distance has almost no residual under *every* policy: it says that all of the
 way will be made good, and every advantage vanishes. Sweeps without end come near the same solution. Hence few of them,
 from an end that knows nothing of places: the constant c whose residual has mean 0, Σ(c − G_t − γ^{T−t} c) = 0, which is
-the value of the mean reward for ever. With it few sweeps do not mean a short horizon. Numbers: docs/adaptation.md.
+the value of the mean reward for ever. With it few sweeps do not mean a short horizon. Numbers: docs/experiments.md.
 """
 
 import jax

@@ -67,7 +67,7 @@ def constraint_metrics(names: tuple[str, ...], adapted: EpisodeStats, tasks: Tas
 
 
 def per_episode(setup: TrainingSetup, stats: EpisodeStats) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """What turns a change of L_R into one of the return, and one of c into one of the limited cost (DESIGN.md §3)."""
+    """What makes a change of L_R one of the return, and one of c one of the limited cost (docs/conventions.md)."""
     length, discounted = jnp.mean(stats.length), jnp.mean(stats.discounted_length)
     return -length, limited(setup.estimation.cost_measure, length, discounted)
 
