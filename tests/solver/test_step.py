@@ -13,7 +13,7 @@ from metacpo.solver import solve as eager_solve
 from .problems import EXACT, EXACT_MANY, dense, oracle, problem, problem_rows, random_batch, random_rows_batch
 
 solve = eqx.filter_jit(eager_solve)
-QUICK = {"compiler_options": {"xla_backend_optimization_level": 0}}
+QUICK = {"xla_backend_optimization_level": 0}  # compiled for a moment's use
 
 
 @eqx.filter_jit
@@ -96,7 +96,7 @@ def test_recovery_step_lowers_the_constraint_as_far_as_the_region_allows(x64):
 def test_multipliers_of_infeasible_problems_are_those_of_the_violation(x64, m):
     """ν_j = w_j(c_j + b_jᵀx)₊/s_j and Σ ν_j b_j + λHx = 0, whatever m is, and λ is ∂/∂δ of what is minimised."""
     g, b, c, h, delta, weight = random_rows_batch(300, 6, m, seed=3)
-    run = jax.jit(jax.vmap(lambda *args: eager_solve(problem_rows(*args), cg=EXACT_MANY)), **QUICK)
+    run = jax.jit(jax.vmap(lambda *args: eager_solve(problem_rows(*args), cg=EXACT_MANY)), compiler_options=QUICK)
     sol = run(g, b, c, h, delta, weight)
     chosen = (sol.case == Case.INFEASIBLE) & ~sol.derivative_clipped
     assert np.sum(chosen) >= 5
