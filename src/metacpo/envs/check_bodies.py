@@ -41,7 +41,9 @@ def vary_faults(env: Any) -> Iterator[Finding]:
             yield Finding("vary", str(error).removeprefix("vary: "))
             return
         faults = list(structure_faults(env.physics.model, model))
-        faults += [f"{name} differs when it is called twice; a task is one robot" for name in changed(model, again)]
+        if differing := changed(model, again):
+            text = f"makes another model when it is called twice ({', '.join(differing)})"
+            faults = [f"{text}; a task is one robot, draw from params only"]
         if faults:
             yield Finding("vary", f"{faults[0]}, at {words(params)}")
             return
@@ -57,7 +59,8 @@ def _reset_faults(env: Any, tasks: list[Task]) -> Iterator[Finding]:
     start = jax.jit(jax.vmap(env.reset, in_axes=(0, None)))(stacked, jax.random.key(0))
     for index in np.flatnonzero(np.isnan(np.asarray(start.obs)).any(axis=-1))[:1]:
         said = f"MuJoCo gives the world up at its reset ({env.physics.warning})"
-        yield Finding("vary", f"{said}, at {words(tasks[index].params)}")
+        params = {name: float(value) for name, value in sorted(tasks[index].params.items())}
+        yield Finding("vary", f"{said}, at {words(params)}")
 
 
 def left_out_by_mjx(env: Any) -> Iterator[Finding]:
