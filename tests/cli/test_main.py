@@ -69,7 +69,7 @@ USAGE = [
     (f"train {SMOKE} --estimation.gamma 1.5", "estimation.gamma", "1.5", "(0, 1]"),
     (f"train {SMOKE} --inner.metric l1", "--inner.metric", "'l1'", "'kl', 'euclidean'"),
     ("resume", "RUN-DIR", "required"),
-    ("adapt RUN --split train", "--split", "'train'", "'held-out', 'shifted'"),
+    ("adapt RUN --split train", "--split", "'train'", "'held-out'", "'shifted'"),
     ("adapt RUN --steps -1", "adaptation.steps", "-1", "[0, inf)"),
     ("adapt RUN --steps two", "--steps", "'two'", "a whole number"),
     ("adapt RUN --tasks 0", "adaptation.tasks", "0", "[1, inf)"),
