@@ -1,7 +1,7 @@
 """What an environment is: pure functions of (task, state, action) and the facts about their shapes."""
 
 import math
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -66,6 +66,20 @@ class Environment(Protocol):
     def step(self, task: Task, state: State, action: Float[Array, " A"]) -> State: ...
 
 
+@runtime_checkable
+class Positioned(Protocol):
+    """An environment that says where its worlds are."""
+
+    def position(self, state: State) -> Float[Array, "*batch 2"]: ...
+
+
+@runtime_checkable
+class OnEngines(Protocol):
+    """An environment whose bodies another engine can move."""
+
+    def with_physics(self, engine: Any) -> Environment: ...
+
+
 MEMBERS = tuple(sorted(name for name in vars(Environment) if not name.startswith("_")))  # of the contract
 
 
@@ -76,7 +90,7 @@ def action_bound(env: Environment) -> float:
 
 def position_of(env: Environment, state: State) -> Float[Array, "*batch 2"]:
     """Where path plots draw the worlds: `position`, else the first two of the observation (0 where there is one)."""
-    if hasattr(env, "position"):
-        return env.position(state)  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(env, Positioned):
+        return env.position(state)
     first = state.obs[..., :2]
     return jnp.pad(first, [(0, 0)] * (first.ndim - 1) + [(0, 2 - first.shape[-1])])

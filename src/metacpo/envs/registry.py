@@ -11,7 +11,7 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any
 
-from metacpo.envs.base import MEMBERS, Environment
+from metacpo.envs.base import MEMBERS, Environment, OnEngines
 from metacpo.envs.families.bandit import Bandit
 from metacpo.envs.families.button import PointButton
 from metacpo.envs.families.circle import Circle
@@ -77,8 +77,8 @@ def make(name: str, physics: str = "mujoco") -> Environment:
     """
     env = _found(name)
     chosen = engine(physics)
-    if hasattr(env, "with_physics"):
-        return env.with_physics(chosen)  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(env, OnEngines):
+        return env.with_physics(chosen)
     if physics != PHYSICS[0] and name not in FAMILIES:
         raise UnknownEnvironment(
             f"physics: {physics!r} is not for {name}, which has no with_physics; take {PHYSICS[0]!r}"

@@ -124,23 +124,8 @@ def make_batch(
     Advantages are centred and keep their units: L_R is reward per step, c is cost per step. (Dividing them by
     their spread, as is usual, would change no step, but the weight of a task in the meta-loss.)
     """
-    z, z_final = normaliser(trajectory.obs), normaliser(trajectory.final_obs)
-    valid, m = trajectory.valid, trajectory.cost.shape[-1]
-
-    # Reward and costs are signals alike, each with its own (γ, λ): one recursion, compiled once.
-    signals = jnp.concatenate([trajectory.reward[..., None], trajectory.cost], axis=-1)
-    gamma = jnp.asarray([settings.gamma] + m * [settings.cost_gamma], z.dtype)
-    lam = jnp.asarray([settings.lam] + m * [settings.cost_lam], z.dtype)
-    critics = (settings.critic,) + m * (settings.cost_critic,)
-    if cost_values is None:
-        v, v_final = fit_values(trajectory, z, z_final, signals, gamma, critics)
-    else:
-        own = fit_values(trajectory, z, z_final, signals[..., :1], gamma[:1], critics[:1])
-        v, v_final = (jnp.concatenate(pair, axis=-1) for pair in zip(own, cost_values, strict=True))
-    v, v_final, lost = finite_values(v, v_final)
-    over_episodes = jax.vmap(gae, in_axes=(1, 1, 0, 1, 0, None), out_axes=1)
-    over_signals = jax.vmap(over_episodes, in_axes=(2, 2, 1, None, None, 0), out_axes=2)
-    advantage = over_signals(signals, v, v_final, valid, trajectory.terminated, (gamma, lam))
+    z, valid = normaliser(trajectory.obs), trajectory.valid
+    advantage, lost = advantages(trajectory, z, normaliser(trajectory.final_obs), settings, cost_values)
     reward_advantage, cost_advantage = advantage[..., 0], advantage[..., 1:]
 
     weight = _normalised(valid)
@@ -166,6 +151,33 @@ def make_batch(
         outer_margin=student_quantile(settings.confidence if outer is None else outer, B) * error,
     )
     return batch, stats
+
+
+def advantages(
+    trajectory: Trajectory,
+    z: Float[Array, "T B O"],
+    z_final: Float[Array, "B O"],
+    settings: EstimationSettings,
+    cost_values: Values | None,
+) -> tuple[Float[Array, "T B s"], Float[Array, ""]]:
+    """Â of the reward and of every cost, s = 1 + m, and how many of their critics were not finite.
+
+    They are signals alike, each with its own (γ, λ): one recursion, compiled once.
+    """
+    m = trajectory.cost.shape[-1]
+    signals = jnp.concatenate([trajectory.reward[..., None], trajectory.cost], axis=-1)
+    gamma = jnp.asarray([settings.gamma] + m * [settings.cost_gamma], z.dtype)
+    lam = jnp.asarray([settings.lam] + m * [settings.cost_lam], z.dtype)
+    critics = (settings.critic,) + m * (settings.cost_critic,)
+    if cost_values is None:
+        v, v_final = fit_values(trajectory, z, z_final, signals, gamma, critics)
+    else:
+        own = fit_values(trajectory, z, z_final, signals[..., :1], gamma[:1], critics[:1])
+        v, v_final = (jnp.concatenate(pair, axis=-1) for pair in zip(own, cost_values, strict=True))
+    v, v_final, lost = finite_values(v, v_final)
+    over_episodes = jax.vmap(gae, in_axes=(1, 1, 0, 1, 0, None), out_axes=1)
+    over_signals = jax.vmap(over_episodes, in_axes=(2, 2, 1, None, None, 0), out_axes=2)
+    return over_signals(signals, v, v_final, trajectory.valid, trajectory.terminated, (gamma, lam)), lost
 
 
 def shared_cost_values(trajectories: Trajectory, normaliser: Normaliser, settings: EstimationSettings) -> Values:

@@ -20,7 +20,7 @@ def cache_dir() -> Path:
 
 def use_compilation_cache() -> None:
     """Turn JAX's persistent compilation cache on, unless the user has chosen a folder already."""
-    if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_dir()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 

@@ -125,7 +125,7 @@ def _continue(run: Run, debug_nans: bool) -> Run:
 
 def _compiling(setup: TrainingSetup, state: TrainState, console: Console) -> Callable[[], Iterate]:
     """`compile_iteration` for another thread, to which JAX does not carry the caller's choice of a device."""
-    device = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+    device = jax.config.values["jax_default_device"]
 
     def work() -> Iterate:
         with jax.default_device(device):
