@@ -72,7 +72,7 @@ class Config:
     """One constraint on the sum of the environment's costs, or one on each."""
     cost_limit: CostLimit = 25.0
     """Limit h on the cost that estimation.cost_measure names, in its units; a list: of each constraint."""
-    limit_factors: tuple[float, float] | None = None
+    limit_factors: tuple[float, ...] | None = None
     """Every task's limit is cost_limit times a number that is uniform between these two; the family's if not given."""
     hidden: tuple[int, ...] = (32, 16)
     """Widths of the policy's tanh layers."""
