@@ -70,7 +70,7 @@ class Config:
     """One constraint on the sum of the environment's costs, or one on each."""
     cost_limit: Annotated[CostLimit, Range("[0, inf)")] = 25.0
     """Limit h on the cost that estimation.cost_measure names, in its units; a list: of each constraint."""
-    limit_factors: Annotated[tuple[float, float] | None, Range("[0, inf)")] = None
+    limit_factors: Annotated[tuple[float, ...] | None, Range("[0, inf)")] = None
     """Every task's limit is cost_limit times a number that is uniform between these two; the family's if not given."""
     hidden: Annotated[tuple[int, ...], Range("[1, inf)")] = (32, 16)
     """Widths of the policy's tanh layers."""

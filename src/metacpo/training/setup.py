@@ -101,7 +101,8 @@ def limited(tasks: TaskDistribution, config: Config, costs: tuple[str, ...]) -> 
     its normaliser would take any other for an outlier."""
     tasks = tasks.with_cost_limit(limits(config.cost_limit, costs))
     if config.limit_factors is not None:
-        tasks = replace(tasks, limit_factors=config.limit_factors)
+        low, high = config.limit_factors
+        tasks = replace(tasks, limit_factors=(low, high))
     low, high = tasks.limit_factors
     if config.observe_limit and low == high:
         raise ConfigError(
