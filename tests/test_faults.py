@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from algorithms.exact import quick_jit
 
-from metacpo.algorithms import meta_gradient
+from metacpo.algorithms import meta_gradients
 from metacpo.estimation import critics
 from metacpo.solver import Case
 from metacpo.training.health import firing
@@ -36,7 +36,7 @@ def program(damping: float):
     def iteration(code, state):
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(critics.CRITICS, "ridge", exploding(code))
-            patch.setattr(meta_gradient, "differentiable_inner_loop", poisoned(code))
+            patch.setattr(meta_gradients, "differentiable_inner_loop", poisoned(code))
             return meta_iteration(faults.learner(code, damping), state)
 
     return quick_jit(iteration)
@@ -55,7 +55,7 @@ def exploding(code):
 
 def poisoned(code):
     """The loop as a function of θ; under the fault "gradient" the derivative of about half of the tasks is NaN."""
-    differentiable_inner_loop = meta_gradient.differentiable_inner_loop
+    differentiable_inner_loop = meta_gradients.differentiable_inner_loop
 
     @jax.custom_vjp
     def poison(phi, bad):
@@ -63,8 +63,8 @@ def poisoned(code):
 
     poison.defvjp(lambda phi, bad: (phi, bad), lambda bad, g: (jnp.where(bad, jnp.nan, g), None))
 
-    def replayed(policy, theta, inner_state, batches, updates, *how):
-        phi, path = differentiable_inner_loop(policy, theta, inner_state, batches, updates, *how)
+    def replayed(policy, theta, inner_state, batches, updates, *how, **named):
+        phi, path = differentiable_inner_loop(policy, theta, inner_state, batches, updates, *how, **named)
         return poison(phi, (batches.reward_advantage[0, 0] > 0) & (code == faults.CODES["gradient"])), path
 
     return replayed

@@ -201,6 +201,7 @@ def test_adapting_to_one_task_gives_its_policy_and_its_curve(run, monkeypatch):
         after(obs)
 
 
+@pytest.mark.slow
 def test_another_engine_leaves_the_run_s_own_files_alone(tmp_path, capsys):
     """evaluate --physics, on a family without bodies: both engines are the same."""
     config = Config.preset("bandit", adaptation={"tasks": 2, "steps": 1, "episodes": 4}, iterations=1)

@@ -154,6 +154,7 @@ def test_a_pooled_mean_leaves_one_task_unsafe_and_per_task_constraints_do_not(x6
     assert np.all(each_cost[-5:] <= 1.5 * 1.1)
 
 
+@pytest.mark.slow
 def test_anytime_safety_holds_the_policies_on_the_way_too(x64, trained):
     """Held at every step, the meta-policy itself keeps the pooled limit, which otherwise it may break."""
     _, _, start_adapted, _ = trained("meta-cpo")

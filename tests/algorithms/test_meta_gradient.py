@@ -95,7 +95,7 @@ def test_exact_gradient_equals_finite_differences(x64, compiled, name, metric):
     assert np.all(relative(without_steps(loop.phi, loop.last), differences) > 1e-2)
 
 
-@pytest.mark.parametrize("case", [Case.RECOVERING, Case.BINDING])
+@pytest.mark.parametrize("case", [pytest.param(Case.RECOVERING, marks=pytest.mark.slow), Case.BINDING])
 def test_the_size_of_a_cautious_region_is_differentiated_too(x64, case):
     """δ depends on c and b, hence on φ. Taken for a constant it is off by what the issue was: up to a tenth."""
     rule = PolicyUpdate(region=dataclasses.replace(EXACT["kl"], max_kl=0.12, objective_kl_fraction=0.075))

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from metacpo.adaptation.adapt import adapt_tasks
+from metacpo.algorithms.algorithm import Parts
 from metacpo.algorithms.inner_loop import run_inner_loop
+from metacpo.algorithms.registry import ALGORITHMS
 from metacpo.config.schema import Config
 from metacpo.config.sections import AdaptationSettings
 from metacpo.envs.families import bandit, tabular
@@ -46,7 +48,9 @@ TASKS = {"bandit": {}, "tabular": {"toll_low": 0.05, "toll_middle": 0.6}}  # els
 
 def from_scratch(preset, name):
     """Return and cost [TAIL] of the last policies of one long adaptation, those of the first one, and the task."""
-    setup = build(Config.preset(preset, algorithm=name, **PRESETS[preset]))
+    reads, numbers = ALGORITHMS[name](Parts()).reads, PRESETS[preset]["rule"]
+    rule = {key: value for key, value in numbers.items() if f"rule.{key}" in reads}
+    setup = build(Config.preset(preset, algorithm=name, **(PRESETS[preset] | {"rule": rule})))
     task = setup.tasks.make(TASKS[preset])
     tasks = jax.tree.map(lambda x: x[None], task)
     adaptation = AdaptationSettings(UPDATES, EPISODES, 1)

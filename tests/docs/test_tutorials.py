@@ -60,12 +60,14 @@ def test_the_quickstart(follow):
     assert names["before"].shape == names["after"].shape == (2,) and np.any(names["before"] != names["after"])
 
 
+@pytest.mark.slow
 def test_your_robot(follow):
     names = follow("tutorials/own_robot")
     assert names["state"].truncated and not names["state"].terminated
     assert names["run"].finished and names["run"].env_steps == 64
 
 
+@pytest.mark.slow
 def test_reading_a_report(follow):
     names = follow("tutorials/report")
     assert len(names["metrics"]) == 2 and len(names["of_step"]) == 1

@@ -57,6 +57,7 @@ def test_in_float64_a_turning_point_agrees_to_rounding(x64):
     np.testing.assert_allclose(x.qpos, c.qpos, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_button_is_touched_on_both():
     grid = np.stack(np.meshgrid([-0.8, -0.4, 0.0, 0.4, 0.8], [-0.5, 0.5]), axis=-1).reshape(10, 2)
     places = jnp.asarray(np.concatenate([grid, np.full((10, 1), 0.1)], axis=1), jnp.float32)

@@ -60,7 +60,7 @@ def test_the_worlds_are_bit_for_bit_those_of_the_inner_environment(name, kind):
 
 
 @pytest.mark.parametrize("kind", WRAPPERS)
-@pytest.mark.parametrize("name", ["navigation", "bandit", "tabular"])
+@pytest.mark.parametrize("name", ["navigation", "bandit", pytest.param("tabular", marks=pytest.mark.slow)])
 def test_they_keep_the_contract(name, kind):
     assert [str(finding) for finding in check(WRAPPERS[kind](make(name))) if finding.fatal] == []
 

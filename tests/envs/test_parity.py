@@ -71,8 +71,11 @@ class Episode:
     @property
     def physics(self) -> PhysicsState:
         """[T + 1] worlds with their sensors."""
-        bits, seen = self.env.physics._sense(self.states, self.held, (self.steps + 1,))
-        return self.env.physics._state(jnp.asarray(bits), jnp.asarray(seen))
+        engine = self.env.physics
+        models, _ = engine._models((), None, self.steps + 1)
+        bits, seen = engine._sense(models, self.states, self.held, (self.steps + 1,), [])
+        parts = np.split(seen, np.cumsum(engine._seen)[:-1], axis=-1)
+        return PhysicsState(*(jnp.asarray(part) for part in (*parts, bits)))
 
 
 @pytest.fixture(scope="module", params=RECORDED, ids=lambda recorded: "-".join(recorded))

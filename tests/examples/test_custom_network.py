@@ -17,6 +17,7 @@ NETWORKS = Path(__file__).parents[2] / "examples" / "custom_network" / "networks
 SHORT = "--iterations 2 --algorithm cpo --meta.tasks 2 --meta.episodes 20 --adaptation.steps 0 --adaptation.tasks 2"
 
 
+@pytest.mark.slow
 def test_layers_with_a_norm_are_trained(tmp_path, monkeypatch, capsys):
     """By a relative path, from which the run is found again from elsewhere."""
     monkeypatch.chdir(NETWORKS.parent)

@@ -1,6 +1,7 @@
 """The example of one's own algorithm: from outside the package, by the command line."""
 
 import csv
+import sys
 import tomllib
 from pathlib import Path
 
@@ -22,8 +23,11 @@ SMALL = "--iterations 2 --meta.tasks 2 --meta.steps 1 --meta.episodes 8 --adapta
 
 @pytest.fixture(autouse=True)
 def registered_for_one_test():
+    """A module is imported once, and registers its algorithm then: both are undone."""
     yield
     ALGORITHMS.pop("meta-p3o", None)
+    for name in [name for name in sys.modules if name.endswith("meta_p3o.py")]:
+        del sys.modules[name]
 
 
 def test_the_command_line_trains_it_and_opens_its_run(tmp_path, monkeypatch, capsys):

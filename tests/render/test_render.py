@@ -1,6 +1,7 @@
 """`metacpo render`: the episodes are the policy's, every file is whole, and no film that fails takes anything along."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -91,7 +92,8 @@ def test_the_recorded_episode_is_the_rollout_of_its_key(preset, tmp_path):
     run = run_of(tmp_path, preset)
     setup, state, keys = run.setup, run.state, jax.random.split(jax.random.key(5), 1)
     tasks = setup.tasks.sample_batch(jax.random.key(1), 1, "held-out")
-    states, valid = episodes._record(setup, state, state.theta[None, None], tasks, keys)
+    both = jnp.broadcast_to(state.theta, (1, 2, setup.policy.size))
+    states, valid = episodes._record(setup, state, both, tasks, keys)
     task = jax.tree.map(lambda x: x[0], tasks)
     expected = jax.jit(lambda key: rollout(setup.env, setup.policy, state.theta, state.normaliser, task, key, 1))(
         keys[0]

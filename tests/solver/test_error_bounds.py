@@ -53,7 +53,7 @@ def test_errors_are_infinite_where_nothing_is_known(x64):
     assert jnp.isinf(stats.error) and jnp.isinf(stats.gradient_error)
 
 
-@pytest.mark.parametrize("m", [1, 3])
+@pytest.mark.parametrize("m", [1, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("violated", [-2.0, -0.2, 0.3, 1.4], ids=["slack", "binding", "recovering", "infeasible"])
 def test_gradient_error_is_of_the_size_of_the_gradient_s_error(x64, violated, m):
     """From three iterations to convergence; ∂(wᵀx)/∂(g, b_1) in the norm of H against a converged one."""

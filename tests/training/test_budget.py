@@ -144,7 +144,10 @@ def trained(tmp_path_factory):
         yield run
 
 
-@pytest.mark.parametrize(("algorithm", "iterations", "steps"), [("cpo", 2 + 8, 136), ("meta-cpo", 2 + 2, 106)])
+@pytest.mark.parametrize(
+    ("algorithm", "iterations", "steps"),
+    [pytest.param("cpo", 2 + 8, 136, marks=pytest.mark.slow), ("meta-cpo", 2 + 2, 106)],
+)
 def test_a_training_uses_the_steps_that_were_planned(trained, algorithm, iterations, steps):
     """139 steps: 2 × 8 for the warm-up; the rest is 8 × 15 or 2 × 45."""
     run = trained(algorithm)

@@ -20,6 +20,7 @@ from metacpo.cli import main as cli
 from metacpo.run_folder import RunError, lock, require_writable
 from metacpo.runtime.interrupts import Abandoned, run_interruptibly, worker
 from metacpo.training import checkpoint, loop, runs
+from metacpo.training.checksums import SUMS
 from metacpo.training.setup import build
 from metacpo.training.state import init_state
 

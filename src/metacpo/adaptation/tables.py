@@ -82,7 +82,7 @@ def _constraint_table(evaluation: Evaluation, drawn: list[Judged], mean: list[Ju
     for result, both in zip(evaluation.splits, zip(drawn, mean, strict=True), strict=True):
         limits = np.asarray(result.tasks.cost_limit).mean(axis=0)
         for step, i in np.ndindex(len(both[0].costs), len(evaluation.cost_names)):
-            digits = _digits(limits[i])
+            digits = _digits(float(limits[i]))
             cells = [f"{limits[i]:.{digits}f}"]
             for outcome in both:
                 excess = outcome.excesses[step, :, i]
