@@ -76,7 +76,7 @@ def _cells(outcome: Judged, other: Float[np.ndarray, "steps M"], step: int, limi
 def _constraint_table(evaluation: Evaluation, drawn: list[Judged], mean: list[Judged]) -> Table:
     """Every constraint by name: its limited cost beside its own limit, with drawn actions and with mean ones."""
     shown = _empty_table(f"each constraint ({evaluation.cost_measure} costs)")
-    names = ("limit", "cost", "tasks within, %", "worst\ntask", "deterministic\ncost", "tasks within, %")
+    names = ("limit", "cost", "tasks within, %", "worst\ntask", "deterministic\ncost")
     for name in ("split", "step", "constraint", *names):
         shown.add_column(name, justify="left" if name in ("split", "constraint") else "right", no_wrap=True)
     for result, both in zip(evaluation.splits, zip(drawn, mean, strict=True), strict=True):
@@ -84,10 +84,10 @@ def _constraint_table(evaluation: Evaluation, drawn: list[Judged], mean: list[Ju
         for step, i in np.ndindex(len(both[0].costs), len(evaluation.cost_names)):
             digits = _digits(float(limits[i]))
             cells = [f"{limits[i]:.{digits}f}"]
-            for outcome in both:
-                excess = outcome.excesses[step, :, i]
-                cells += [_mean(outcome.costs[step, :, i], digits), _within(excess <= 0), f"{excess.max():+.{digits}f}"]
-            shown.add_row(result.split, str(step), Text(evaluation.cost_names[i]), *cells[:-1])
+            excess = both[0].excesses[step, :, i]
+            cells += [_mean(both[0].costs[step, :, i], digits), _within(excess <= 0), f"{excess.max():+.{digits}f}"]
+            cells += [_mean(both[1].costs[step, :, i], digits)]
+            shown.add_row(result.split, str(step), Text(evaluation.cost_names[i]), *cells)
     return shown
 
 

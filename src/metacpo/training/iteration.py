@@ -79,8 +79,6 @@ def sampler(setup: TrainingSetup, normaliser: Normaliser, tasks: Task, episodes:
 
 def unconstrained(batch: Batch) -> Batch:
     """The same data without its constraints: m = 0."""
-
-    def of_constraints(b: Batch) -> tuple[Array, ...]:
-        return b.cost_advantage, b.c, b.margin, b.outer_margin
-
-    return eqx.tree_at(of_constraints, batch, tuple(x[..., :0] for x in of_constraints(batch)))
+    names = ("cost_advantage", "c", "margin", "outer_margin")
+    none = [getattr(batch, name)[..., :0] for name in names]
+    return eqx.tree_at(lambda b: [getattr(b, name) for name in names], batch, none)
