@@ -9,7 +9,7 @@ import pytest
 
 from metacpo.envs import Environment, make
 from metacpo.envs.check import check
-from metacpo.envs.families.thruster import DT, EPISODE_LENGTH, HALF, OPPOSITE, PLACES, optimal_value, outside
+from metacpo.envs.families.thruster import DT, EPISODE_LENGTH, HALF, MEAN_WAY, PLACES, optimal_value, outside
 from metacpo.envs.scene import Disc, Wall, scene_of
 
 ENV = make("thruster")
@@ -44,18 +44,18 @@ def steered(task, state):
 
 def by_hand(start, goal, actions, angle, gain):
     """The module's table once more, in float64 and as loops: places, rewards, costs."""
-    (x, y), whole, rows = start, math.dist(start, goal), []
+    (x, y), rows = start, []
     for action in actions:
         a, b = (min(1.0, max(-1.0, float(u))) for u in action)
         left = math.dist((x, y), goal)
         x += 0.1 * gain * (math.cos(angle) * a - math.sin(angle) * b)
         y += 0.1 * gain * (math.sin(angle) * a + math.cos(angle) * b)
-        rows.append((x, y, (left - math.dist((x, y), goal)) / whole, float(max(abs(x), abs(y)) > 1.0)))
+        rows.append((x, y, (left - math.dist((x, y), goal)) / MEAN_WAY, float(max(abs(x), abs(y)) > 1.0)))
     return np.array(rows)
 
 
 def test_a_trajectory_is_that_of_an_independent_loop():
-    actions = np.random.default_rng(0).normal((0.4, -0.2), 1.0, (EPISODE_LENGTH, 2))
+    actions = np.random.default_rng(0).normal((1.0, -0.4), 1.0, (EPISODE_LENGTH, 2))
     start = ENV.reset(TASK, KEY)
     states = drive(TASK, start, jnp.asarray(actions, jnp.float32))
     place, goal = np.asarray(start.obs[:2], float), np.asarray(start.obs[:2] + start.obs[2:], float)
@@ -67,11 +67,11 @@ def test_a_trajectory_is_that_of_an_independent_loop():
     assert np.abs(actions).max() > 1 and 0 < rows[:, 3].sum() < EPISODE_LENGTH  # clamped somewhere, outside somewhere
 
 
-def test_the_rewards_of_an_episode_add_up_to_the_share_of_the_way_that_it_went():
+def test_the_rewards_of_an_episode_add_up_to_the_way_that_it_went():
     start = ENV.reset(TASK, KEY)
     states = drive(TASK, start, jax.random.normal(KEY, (EPISODE_LENGTH, 2)))
     whole, left = (np.linalg.norm(obs[2:]) for obs in (start.obs, states.obs[-1]))
-    assert float(jnp.sum(states.reward)) == pytest.approx(1 - left / whole, abs=1e-5)
+    assert float(jnp.sum(states.reward)) == pytest.approx((whole - left) / MEAN_WAY, abs=1e-5)
 
 
 def test_opposite_angles_move_oppositely_and_the_gain_scales():
@@ -110,11 +110,13 @@ def test_starts_goals_and_the_end():
     assert isinstance(ENV, Environment)
     states = jax.vmap(ENV.reset, (None, 0))(TASK, jax.random.split(KEY, 400))
     start, goal = np.asarray(states.world.start), np.asarray(states.world.goal)
-    np.testing.assert_allclose(np.linalg.norm(start, axis=1), PLACES, rtol=1e-5)
-    np.testing.assert_allclose(np.linalg.norm(goal, axis=1), PLACES, rtol=1e-5)
-    across = np.arccos(np.clip(np.sum(start * -goal, axis=1) / PLACES**2, -1, 1))
-    assert 0.9 * OPPOSITE < across.max() <= OPPOSITE + 1e-3 and across.min() < 0.1 * OPPOSITE
-    assert np.all(np.abs(start.mean(axis=0)) < 0.1)  # from all sides
+    for places in (start, goal):  # a disc: half of them within √½ of its radius, and on all sides
+        far = np.linalg.norm(places, axis=1)
+        assert far.max() <= PLACES * (1 + 1e-6)
+        assert np.mean(far < PLACES / math.sqrt(2)) == pytest.approx(0.5, abs=0.08)
+        assert np.all(np.abs(places.mean(axis=0)) < 0.06)
+    assert np.abs(np.corrcoef(start.T, goal.T)[:2, 2:]).max() < 0.15  # one tells nothing of the other
+    assert np.linalg.norm(goal - start, axis=1).mean() == pytest.approx(MEAN_WAY, rel=0.06)
     assert not np.any(states.reward) and not np.any(states.cost)
     after = drive(TASK, ENV.reset(TASK, KEY), jnp.zeros((EPISODE_LENGTH, 2)))
     np.testing.assert_array_equal(after.truncated, np.arange(1, EPISODE_LENGTH + 1) == EPISODE_LENGTH)
@@ -127,20 +129,22 @@ def test_who_knows_the_task_earns_the_best_value_at_no_cost():
         starts = jax.vmap(ENV.reset)(tasks, jax.random.split(KEY, 50))
         best = jax.vmap(optimal_value)(tasks, starts.world.start, starts.world.goal)
         states = jax.vmap(steered)(tasks, starts)
-        np.testing.assert_allclose(best, 1.0)  # every goal of the splits can be reached
+        whole = jnp.linalg.norm(starts.world.goal - starts.world.start, axis=1)
+        np.testing.assert_allclose(best, whole / MEAN_WAY, rtol=1e-5)  # every goal of the splits can be reached
         np.testing.assert_allclose(jnp.sum(states.reward, axis=1), best, atol=1e-4)
         assert not np.any(states.cost)
 
 
 def test_the_best_value_bounds_what_a_weak_thruster_earns():
     """Of all constant actions the best comes up to it: the best of a linear motion is a straight way."""
-    task = ENV.tasks.make({"angle": 0.7, "gain": 0.2})
+    task = ENV.tasks.make({"angle": 0.7, "gain": 0.05})
     start = ENV.reset(task, KEY)
     best = float(optimal_value(task, start.world.start, start.world.goal))
     grid = jnp.stack(jnp.meshgrid(*[jnp.linspace(-1, 1, 41)] * 2), axis=-1).reshape(-1, 1, 2)
     actions = jnp.broadcast_to(grid, (len(grid), EPISODE_LENGTH, 2))
     earned = jnp.sum(jax.vmap(drive, (None, None, 0))(task, start, actions).reward, axis=1)
-    assert 0.3 < best < 0.9
+    whole = float(jnp.linalg.norm(start.obs[2:])) / MEAN_WAY
+    assert 0.2 * whole < best < 0.9 * whole
     assert best - 0.01 < float(jnp.max(earned)) <= best + 1e-5
 
 

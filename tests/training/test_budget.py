@@ -24,7 +24,7 @@ KNOWN = {
     "bandit": (1, 60),
     "navigation": (100, 60),
     "tabular": (12, 80),
-    "thruster": (30, 160),
+    "thruster": (30, 80),
     "navigation-lanes": (60, 120),
     "point-circle-signs": (500, 50),
     "point-circle": (500, 64),

@@ -3,12 +3,12 @@
     observation [4]   position 2 (m), offset to the goal 2 (m)
     action [2]        a thrust in [-1, 1]² (clamped), in the thruster's own axes
     motion            p ← p + 0.1 s · gain · R(angle) · thrust, R(angle) the rotation by it: thick air, no inertia
-    reward            decrease of the distance to the goal, as a share of that at the episode's start
+    reward            decrease of the distance to the goal, in units of the mean distance from a start to a goal
     cost "outside"    1 for each step that ends outside of the box |x| ≤ 1 m, |y| ≤ 1 m
-    placement         at every reset, start and goal on a circle of 0.75 m, opposite to each other within 60°
+    placement         at every reset, start and goal anywhere within 0.6 m of the middle, one apart from the other
     end               truncation after 30 steps; never terminated
 
-An episode's return is 1 where it ends at the goal and 0 where it ends as far away as it began. The task is the angle
+Episodes that end at their goals return 1 on average, those that end as far away as they began 0. The task is the angle
 (of the whole circle) and the gain. Under an unknown angle every thrust is as likely to lead away from the goal, and out
 of the box, as to lead there; reward and cost tell within a few steps. So no single policy is both good and safe.
 """
@@ -27,8 +27,8 @@ from metacpo.envs.tasks import Parameter, Task, TaskDistribution
 DT = 0.1  # s
 EPISODE_LENGTH = 30
 HALF = 1.0  # m, half of the box's width
-PLACES = 0.75  # m, radius of the circle of starts and goals
-OPPOSITE = math.pi / 3  # rad: how far the goal may be off the place opposite to the start
+PLACES = 0.6  # m, radius of the disc of starts and goals
+MEAN_WAY = 128 * PLACES / (45 * math.pi)  # m, mean distance of two places that are uniform in a disc
 GOAL_RADIUS = 0.1  # m, in pictures
 
 Pair = Float[Array, " 2"]
@@ -66,18 +66,15 @@ class Thruster:
         )
 
     def reset(self, task: Task, key: Key[Array, ""]) -> State:
-        """Start and goal anew, on the circle of 0.75 m."""
-        where, across = jax.random.split(key)
-        angle = jax.random.uniform(where, (), jnp.float32, minval=-math.pi, maxval=math.pi)
-        turn = math.pi + jax.random.uniform(across, (), jnp.float32, minval=-OPPOSITE, maxval=OPPOSITE)
-        start, goal = (PLACES * jnp.stack([jnp.cos(a), jnp.sin(a)]) for a in (angle, angle + turn))
+        """Start and goal anew, one apart from the other: else a place would tell how the craft came there."""
+        start, goal = (_in_disc(k) for k in jax.random.split(key))
         return _state(CraftWorld(start, start, goal), jnp.float32(0), jnp.zeros(1, jnp.float32), jnp.int32(0))
 
     def step(self, task: Task, state: State, action: Pair) -> State:
         """One step of 0.1 s."""
         world = state.world
         after = world.place + thrust(task, jnp.clip(action, -1.0, 1.0))
-        reward = progress(world.place, after, world.start, world.goal)
+        reward = progress(world.place, after, world.goal)
         return _state(CraftWorld(after, world.start, world.goal), reward, outside(after)[None], state.steps + 1)
 
     def position(self, state: State) -> Float[Array, "*batch 2"]:
@@ -96,10 +93,10 @@ def thrust(task: Task, action: Pair) -> Pair:
     return DT * task.params["gain"] * turned
 
 
-def progress(before: Pair, after: Pair, start: Pair, goal: Pair) -> Float[Array, ""]:
-    """The share of the way from start to goal that a step brought the craft nearer."""
-    whole, was, left = (jnp.sqrt(jnp.sum((goal - place) ** 2)) for place in (start, before, after))
-    return (was - left) / whole
+def progress(before: Pair, after: Pair, goal: Pair) -> Float[Array, ""]:
+    """How much nearer to the goal a step brought the craft, in mean ways."""
+    was, left = (jnp.sqrt(jnp.sum((goal - place) ** 2)) for place in (before, after))
+    return (was - left) / MEAN_WAY
 
 
 def outside(place: Pair) -> Float[Array, ""]:
@@ -109,23 +106,31 @@ def outside(place: Pair) -> Float[Array, ""]:
 
 def optimal_value(task: Task, start: Pair, goal: Pair) -> Float[Array, ""]:
     """No policy earns more from `start` in an episode, whatever it knows; one that knows the task can, at no cost,
-    where this is 1.
+    where the goal can be reached.
 
     The places that T steps reach are a square round the start, T·0.1 s·gain from the middle of a side to the other,
     turned by the angle. In its axes the offset to the goal is e = R(−angle)(goal − start), the nearest place of the
-    square falls short of the goal by max(0, |e| − T·0.1 s·gain) along each axis, and the value is
+    square falls short of the goal by max(0, |e| − T·0.1 s·gain) along each axis, and the value is, in mean ways,
 
-        1 − ‖max(0, |e| − T·0.1 s·gain)‖ / ‖e‖.
+        ‖e‖ − ‖max(0, |e| − T·0.1 s·gain)‖.
 
-    It is 1 where the goal lies in the square. Then the straight way leads there in time, and within the box, which is
-    convex and holds both ends: no step costs anything.
+    Where the goal lies in the square it is all of ‖e‖. Then the straight way leads there in time, and within the box,
+    which is convex and holds both ends: no step costs anything.
     """
     reach = EPISODE_LENGTH * DT * task.params["gain"]
     cos, sin = jnp.cos(task.params["angle"]), jnp.sin(task.params["angle"])
     x, y = goal - start
     own = jnp.abs(jnp.stack([cos * x + sin * y, cos * y - sin * x]))
     short = jnp.maximum(0.0, own - reach)
-    return 1.0 - jnp.sqrt(jnp.sum(short**2) / jnp.sum(own**2))
+    return (jnp.sqrt(jnp.sum(own**2)) - jnp.sqrt(jnp.sum(short**2))) / MEAN_WAY
+
+
+def _in_disc(key: Key[Array, ""]) -> Pair:
+    """A place that is uniform within PLACES of the middle."""
+    turn, far = jax.random.split(key)
+    angle = jax.random.uniform(turn, (), jnp.float32, minval=-math.pi, maxval=math.pi)
+    radius = PLACES * jnp.sqrt(jax.random.uniform(far, (), jnp.float32))
+    return radius * jnp.stack([jnp.cos(angle), jnp.sin(angle)])
 
 
 def _state(world: CraftWorld, reward: Float[Array, ""], cost: Float[Array, " 1"], steps: Int32[Array, ""]) -> State:
