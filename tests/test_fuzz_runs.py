@@ -133,6 +133,7 @@ def test_adapt_with_any_settings(whole, adapting, tmp_path, changes):
     ends_well(["adapt", str(folder)], tmp_path)
 
 
+@pytest.mark.slow
 @cases(1000)
 @given(data=st.data())
 def test_any_table(whole, tmp_path, data):
@@ -151,6 +152,7 @@ NUMBERS = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @cases(25)
 @given(data=st.data())
 def test_report_of_any_numbers(whole, tmp_path, data):

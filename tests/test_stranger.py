@@ -182,6 +182,7 @@ def test_a_link_to_the_run_folder_and_links_within_it_are_fine(folder, tmp_path)
     assert int(runs.open_run(tmp_path / "short").state.iteration) == 0
 
 
+@pytest.mark.slow
 def test_a_policy_that_fills_the_memory_is_not_made(folder, capsys):
     for hidden in ("[1000000000, 1000000000]", "[" + "1, " * 60_000 + "1]"):
         text = (folder / "config.toml").read_text().splitlines()

@@ -44,6 +44,7 @@ def run(tmp_path):
     return start
 
 
+@pytest.mark.slow
 def test_a_doctor_and_a_training_with_64_bits(run):
     words, rows = run("1", "bandit")
     assert "works: 100 steps" in words and len(rows) == 1

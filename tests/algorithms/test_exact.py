@@ -146,6 +146,7 @@ def trained():
         ]
 
 
+@pytest.mark.slow
 def test_a_pooled_mean_leaves_one_task_unsafe_and_per_task_constraints_do_not(x64, trained):
     """The pooled mean of 1.5 is met by 2.6 and 0.4; every task's own limit is not."""
     _, mean_cost, _, _ = trained("meta-cpo", "mean")

@@ -67,7 +67,7 @@ def optimum(preset, task):
     return tabular.optimal_value(task, float(task.cost_limit[0]))[0]
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", ["bandit", pytest.param("tabular", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", SETTLING + SWINGING)
 def test_a_safe_rule_comes_near_the_optimum_under_its_limit(preset, name):
     earned, paid, first, task = from_scratch(preset, name)

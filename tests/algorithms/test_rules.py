@@ -53,7 +53,12 @@ def differences(function, x):
     return ((up - down) / (2 * WIDTH)).T
 
 
-@pytest.mark.parametrize("name", RULES)
+QUICK = ("constrained", "free", "switch", "penalty", "penalised")  # the others compile for longer and are slow tests
+
+
+@pytest.mark.parametrize(
+    "name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in RULES if name not in QUICK)]
+)
 def test_the_meta_gradient_goes_through_every_rule(x64, name):
     """F, and c of every task, in θ and in the inner_state that are learned; K = 2."""
     rule, learned, theta = RULES[name], LEARNED.get(name, ()), initial()
@@ -191,6 +196,7 @@ def test_the_regret_bound_pulls_theta_to_the_adapted_and_the_size_to_its_best(x6
     assert jnp.mean(nearer) < gap
 
 
+@pytest.mark.slow
 def test_learned_knobs_move_with_theta_and_others_stay(x64):
     rule, start = RULES["pid lagrangian"], inner_state()
     loop = Walker(rule, start=start).loop(initial(), CASES)

@@ -202,6 +202,7 @@ def test_an_upright_car_sees_what_a_point_sees():
     np.testing.assert_allclose(car, point, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_summed_costs_are_the_same_worlds_with_one_cost():
     env = make("car-circle-hazard")
     one = SummedCosts(env)

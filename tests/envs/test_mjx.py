@@ -76,6 +76,7 @@ def test_the_car_rolls_on_both():
     np.testing.assert_allclose(x.qpos[..., :3], c.qpos[..., :3], atol=5e-3)
 
 
+@pytest.mark.slow
 def test_an_environment_runs_on_either_engine():
     """Observation (but for what the turning servo shakes), reward and cost of one environment, ten steps on."""
     found = []

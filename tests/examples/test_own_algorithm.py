@@ -30,6 +30,7 @@ def registered_for_one_test():
         del sys.modules[name]
 
 
+@pytest.mark.slow
 def test_the_command_line_trains_it_and_opens_its_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["train", str(FOLDER / "meta_p3o.toml"), *SMALL.split(), "--run-dir", "run"]) == 0

@@ -155,6 +155,7 @@ def test_the_implicit_derivative_is_that_of_the_iterations(x64, chosen):
     assert all(np.any(one) for one in implicit)
 
 
+@pytest.mark.slow
 def test_second_derivatives_equal_differences_of_the_first(x64, chosen):
     def loss(*args):
         return jnp.sum(jnp.sin(3 * outputs(args)[0]))

@@ -81,6 +81,7 @@ def test_its_derivative_equals_finite_differences(x64, m):
     assert np.any(np.asarray(slopes[1]) != 0)
 
 
+@pytest.mark.slow
 def test_a_step_from_known_solves_is_the_step(x64):
     """And of combinations of rows nothing is solved again: H⁻¹ is linear."""
     rng = np.random.default_rng(1)

@@ -146,7 +146,10 @@ def trained(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("algorithm", "iterations", "steps"),
-    [pytest.param("cpo", 2 + 8, 136, marks=pytest.mark.slow), ("meta-cpo", 2 + 2, 106)],
+    [
+        pytest.param("cpo", 2 + 8, 136, marks=pytest.mark.slow),
+        pytest.param("meta-cpo", 2 + 2, 106, marks=pytest.mark.slow),
+    ],
 )
 def test_a_training_uses_the_steps_that_were_planned(trained, algorithm, iterations, steps):
     """139 steps: 2 × 8 for the warm-up; the rest is 8 × 15 or 2 × 45."""
@@ -158,6 +161,7 @@ def test_a_training_uses_the_steps_that_were_planned(trained, algorithm, iterati
     assert [int(row["env_steps"]) for row in found] == [run.budget.steps_until(k + 1) for k in range(iterations)]
 
 
+@pytest.mark.slow
 def test_a_resumed_training_ends_where_it_would_have(trained, tmp_path, monkeypatch, capsys):
     straight = trained("cpo")
     config = straight.config

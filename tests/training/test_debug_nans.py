@@ -42,6 +42,7 @@ def iterations(folder) -> list[int]:
         return [int(row["iteration"]) for row in csv.DictReader(file)]
 
 
+@pytest.mark.slow
 def test_a_dump_repeats_its_iteration_by_one_command(breaking, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     CONFIG.save(tmp_path / "small.toml")

@@ -134,6 +134,7 @@ def compare(config: Config, folder: Path, real: bool, kills: int) -> None:
     assert not parts(folder / "killed")
 
 
+@pytest.mark.slow
 def test_five_kills_leave_no_trace(tmp_path):
     compare(TINY, tmp_path, real=False, kills=5)
 

@@ -123,7 +123,7 @@ def test_the_meta_iteration_is_compiled_once(straight):
     assert straight.compilations["warmup_iteration"] == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_an_interrupted_and_resumed_run_has_the_same_metrics(straight, interrupting, number, tmp_path, capsys):
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     interrupting(2, number)
@@ -140,6 +140,7 @@ def test_an_interrupted_and_resumed_run_has_the_same_metrics(straight, interrupt
     assert float(rows(run.path)[2]["seconds"]) > float(rows(run.path)[1]["seconds"])
 
 
+@pytest.mark.slow
 def test_rows_after_the_checkpoint_are_written_again(straight, interrupting, tmp_path, monkeypatch):
     """A run that dies without saving goes back to its last checkpoint, and metrics.csv with it."""
 
