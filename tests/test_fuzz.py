@@ -76,6 +76,7 @@ def test_any_tree_of_settings(tmp_path, tree):
     loads(tmp_path / "any.toml")
 
 
+@pytest.mark.slow
 @cases(1000)
 @given(st.binary(max_size=200) | st.sampled_from(PRESETS).flatmap(damaged))
 def test_any_bytes_as_settings(tmp_path, data):
@@ -139,6 +140,7 @@ def test_settings_that_are_no_file(tmp_path, make):
     assert ends_well(["train", str(tmp_path / "any.toml")], tmp_path) == 2
 
 
+@pytest.mark.slow
 @cases(40)
 @given(st.lists(text | scalar.map(str) | st.sampled_from(["--" + ".".join(place) for place in NAMES]), max_size=4))
 def test_any_command_line(tmp_path, words):

@@ -83,7 +83,9 @@ def without_steps(phi, last):
 
 
 @pytest.mark.parametrize("metric", ["kl", "euclidean"])
-@pytest.mark.parametrize("name", WALKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(x, marks=pytest.mark.slow) if x == "infeasible K=1" else x for x in WALKS]
+)
 def test_exact_gradient_equals_finite_differences(x64, compiled, name, metric):
     walker, derivatives = compiled[metric]
     theta = initial()

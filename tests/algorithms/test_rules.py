@@ -53,7 +53,7 @@ def differences(function, x):
     return ((up - down) / (2 * WIDTH)).T
 
 
-QUICK = ("constrained", "free", "switch", "penalty", "penalised")  # the others compile for longer and are slow tests
+QUICK = ("constrained", "free", "switch", "penalty")  # the others compile for longer and are slow tests
 
 
 @pytest.mark.parametrize(
