@@ -67,13 +67,6 @@ class Environment(Protocol):
 
 
 @runtime_checkable
-class Positioned(Protocol):
-    """An environment that says where its worlds are."""
-
-    def position(self, state: State) -> Float[Array, "*batch 2"]: ...
-
-
-@runtime_checkable
 class OnEngines(Protocol):
     """An environment whose bodies another engine can move."""
 
@@ -90,7 +83,8 @@ def action_bound(env: Environment) -> float:
 
 def position_of(env: Environment, state: State) -> Float[Array, "*batch 2"]:
     """Where path plots draw the worlds: `position`, else the first two of the observation (0 where there is one)."""
-    if isinstance(env, Positioned):
-        return env.position(state)
+    position = getattr(env, "position", None)
+    if position is not None:
+        return position(state)
     first = state.obs[..., :2]
     return jnp.pad(first, [(0, 0)] * (first.ndim - 1) + [(0, 2 - first.shape[-1])])

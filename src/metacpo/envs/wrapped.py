@@ -2,7 +2,7 @@
 
 from jaxtyping import Array, Float, Key
 
-from metacpo.envs.base import Environment, Positioned, State, action_bound, position_of
+from metacpo.envs.base import Environment, State, action_bound, position_of
 from metacpo.envs.scene import Scene, scene_of
 from metacpo.envs.tasks import Task, TaskDistribution
 
@@ -65,4 +65,4 @@ def innermost(env: Environment, state: State | None = None) -> tuple[Environment
 
 def has_position(env: Environment) -> bool:
     """Whether the environment says where its worlds are, under wrappers too."""
-    return isinstance(innermost(env)[0], Positioned)
+    return hasattr(innermost(env)[0], "position")
