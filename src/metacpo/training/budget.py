@@ -39,7 +39,7 @@ class Budget:
 
 
 def plan(config: Config, setup: TrainingSetup) -> Budget:
-    """The budget of a training of `learner`. Raises ConfigError where total_steps pays for no iteration.
+    """The budget of a training of this setup. Raises ConfigError where total_steps pays for no iteration.
 
     The warm-up is paid first: as long as the steps do not pay for all of it, there are no other iterations.
     """
