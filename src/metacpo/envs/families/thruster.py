@@ -108,8 +108,8 @@ def optimal_value(task: Task, start: Pair, goal: Pair) -> Float[Array, ""]:
     """No policy earns more from `start` in an episode, whatever it knows; one that knows the task can, at no cost,
     where the goal can be reached.
 
-    The places that T steps reach are a square round the start, T·0.1 s·gain from the middle of a side to the other,
-    turned by the angle. In its axes the offset to the goal is e = R(−angle)(goal − start), the nearest place of the
+    The places that T steps reach are a square round the start, whose sides lie T·0.1 s·gain from it, turned by the
+    angle. In its axes the offset to the goal is e = R(−angle)(goal − start), the nearest place of the
     square falls short of the goal by max(0, |e| − T·0.1 s·gain) along each axis, and the value is, in mean ways,
 
         ‖e‖ − ‖max(0, |e| − T·0.1 s·gain)‖.
