@@ -164,6 +164,7 @@ def test_anytime_safety_holds_the_policies_on_the_way_too(x64, trained):
     assert start_adapted[-5:].mean() > start_every[-5:].mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["meta-cpo", "meta-trpo", "c-maml"])
 def test_every_meta_update_improves_the_mean_adapted_value(x64, trained, name):
     J_R, _, _, accepted = trained(name)

@@ -54,6 +54,7 @@ def test_the_solver_alone(follow):
     assert names["large"].case == Case.UNCONSTRAINED and names["large"].residual < 1e-5
 
 
+@pytest.mark.slow
 def test_the_quickstart(follow):
     names = follow("quickstart")
     assert [row.step for row in names["adapted"].curve] == [0, 1]
