@@ -38,6 +38,7 @@ def controls(steps):
     return np.random.default_rng(0).uniform(-1, 1, (steps, WORLDS, 2))
 
 
+@pytest.mark.slow
 def test_point_positions_agree_for_a_hundred_steps():
     """Of MuJoCo's, in metres. The Point's turning servo is stiff: at 2 ms it jumps between its limits from step to
     step, and a rounding error grows until it decides which. After ten times as many steps, centimetres are left."""

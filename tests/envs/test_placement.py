@@ -35,6 +35,7 @@ def test_keep_outs_hold_or_nothing_is_placed(seed, extent, count, taken):
     assert np.all(np.linalg.norm(there[:, None] - np.array(taken), axis=-1) >= 0.4 - SLACK)
 
 
+@pytest.mark.slow
 def test_shipped_tasks_are_never_too_crowded():
     """The fullest tasks of each split; a layout that failed would be NaN."""
     for name in ("car-circle-hazard", "point-button-hazard"):
