@@ -190,6 +190,7 @@ def test_a_task_whose_gradient_is_not_finite_has_no_share_in_the_step():
     assert total(rows, "Meta/NonFinite") > 0 and total(rows, "Misc/TasksLeftOut") == 0
 
 
+@pytest.mark.slow
 def test_a_singular_fisher_matrix():
     """No damping, and weights that hardly matter: conjugate gradients go astray. The line search holds what they say to
     its word, and the residual in the metrics says what is wrong."""

@@ -114,14 +114,14 @@ def reads(path: Path) -> None:
         assert 0 < len(runs) == len({(run.variant, run.config.seed) for run in runs})
 
 
-@cases(1000)
+@cases(300)
 @given(studies())
 def test_any_study(tmp_path, tree):
     (tmp_path / "study.toml").write_text(tomli_w.dumps(tree), encoding="utf-8")
     reads(tmp_path / "study.toml")
 
 
-@cases(300)
+@cases(100)
 @given(st.sampled_from(STUDIES).flatmap(damaged) | st.sampled_from(BOMBS).map(str.encode))
 def test_any_bytes_as_a_study(tmp_path, data):
     (tmp_path / "study.toml").write_bytes(data)

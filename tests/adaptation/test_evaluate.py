@@ -177,6 +177,7 @@ def test_no_constraint_hides_another_s_violation():
     assert np.isinf(judged(nothing, jnp.asarray(limits), "episode").excess).all()
 
 
+@pytest.mark.slow
 def test_adapting_to_one_task_gives_its_policy_and_its_curve(run, monkeypatch):
     seen, said = {}, []
     monkeypatch.setattr(from_run, "open_run", lambda folder: run)

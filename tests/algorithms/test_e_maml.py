@@ -126,6 +126,7 @@ def test_with_the_score_the_meta_gradient_is_unbiased(x64, average, truth):
     np.testing.assert_allclose(average("e_maml"), truth, rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_without_it_there_is_a_bias(x64, average, truth):
     """Ratios count how θ draws the data to first order in an action's probability; first-order MAML not at all."""
     bias = {name: np.linalg.norm(average(name) - truth) / np.linalg.norm(truth) for name in ("exact", "first_order")}

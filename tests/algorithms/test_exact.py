@@ -173,6 +173,7 @@ def test_every_meta_update_improves_the_mean_adapted_value(x64, trained, name):
     assert J_R[-1].mean() > 1.5 * J_R[0].mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["meta-lagrangian", "safe-meta", "meta-crpo"])
 def test_where_single_updates_may_lose_many_gain(x64, trained, name):
     """A multiplier that moves, a switch at the meta-policy's own limit, a bound instead of the value itself."""

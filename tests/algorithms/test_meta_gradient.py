@@ -82,7 +82,7 @@ def without_steps(phi, last):
     return jnp.sum(jax.jacrev(mean_surrogates)(phi, last), axis=1)
 
 
-@pytest.mark.parametrize("metric", ["kl", "euclidean"])
+@pytest.mark.parametrize("metric", ["kl", pytest.param("euclidean", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "name", [pytest.param(x, marks=pytest.mark.slow) if x == "infeasible K=1" else x for x in WALKS]
 )
@@ -97,7 +97,8 @@ def test_exact_gradient_equals_finite_differences(x64, compiled, name, metric):
     assert np.all(relative(without_steps(loop.phi, loop.last), differences) > 1e-2)
 
 
-@pytest.mark.parametrize("case", [pytest.param(Case.RECOVERING, marks=pytest.mark.slow), Case.BINDING])
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [Case.RECOVERING, Case.BINDING])
 def test_the_size_of_a_cautious_region_is_differentiated_too(x64, case):
     """δ depends on c and b, hence on φ. Taken for a constant it is off by what the issue was: up to a tenth."""
     rule = PolicyUpdate(region=dataclasses.replace(EXACT["kl"], max_kl=0.12, objective_kl_fraction=0.075))
@@ -171,7 +172,7 @@ def sampler(case):
     return sample
 
 
-@pytest.mark.parametrize("objective_kl_fraction", [1.0, 0.3])
+@pytest.mark.parametrize("objective_kl_fraction", [1.0, pytest.param(0.3, marks=pytest.mark.slow)])
 def test_the_inner_loop_ends_where_its_differentiable_replay_ends(x64, objective_kl_fraction):
     """The loop has line searches; its differentiable replay goes along the data, the α and the δ that it kept."""
     theta, settings, K = initial(), MetaSettings(tasks=2, steps=3), 3

@@ -68,7 +68,9 @@ def optimum(preset, task):
 
 
 @pytest.mark.parametrize("preset", ["bandit", pytest.param("tabular", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", SETTLING + SWINGING)
+@pytest.mark.parametrize(
+    "name", [x if x == "meta-cpo" else pytest.param(x, marks=pytest.mark.slow) for x in SETTLING + SWINGING]
+)
 def test_a_safe_rule_comes_near_the_optimum_under_its_limit(preset, name):
     earned, paid, first, task = from_scratch(preset, name)
     best, limit = optimum(preset, task), float(task.cost_limit[0])
@@ -77,6 +79,7 @@ def test_a_safe_rule_comes_near_the_optimum_under_its_limit(preset, name):
     assert paid <= (limit if name in SETTLING else 1.25 * limit)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("name", ["meta-trpo", "maml-penalty"])
 def test_a_rule_without_a_limit_breaks_it(preset, name):
@@ -86,6 +89,7 @@ def test_a_rule_without_a_limit_breaks_it(preset, name):
     assert paid > 1.5 * float(task.cost_limit[0])
 
 
+@pytest.mark.slow
 def test_the_likelihood_ratio_is_one_where_the_data_were_drawn():
     """At step 0 on D⁰, and of the adapted policies on D^K: what the rollout recorded is what the policy says."""
     setup = build(Config.preset("tabular"))

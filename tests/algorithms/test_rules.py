@@ -53,7 +53,7 @@ def differences(function, x):
     return ((up - down) / (2 * WIDTH)).T
 
 
-QUICK = ("constrained", "free", "switch", "penalty")  # the others compile for longer and are slow tests
+QUICK = ("constrained", "switch")  # the others compile for longer and are slow tests
 
 
 @pytest.mark.parametrize(
@@ -121,6 +121,7 @@ def test_the_outer_constraints_get_the_outer_margins_and_no_others(x64, walked):
         np.testing.assert_allclose(G - bare, added, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_every_step_can_be_held_and_the_start_alone(x64, walked):
     """ "every" stacks c of φ⁰, φ¹ and φ²; "start" is the first of these; both with the right gradients."""
     theta, loop = walked

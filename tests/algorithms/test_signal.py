@@ -135,7 +135,9 @@ def updated():
     return lambda signal, limit, known=1.0: run(jnp.float32(signal), jnp.float32(limit), jnp.float32(known), keys)
 
 
-@pytest.mark.parametrize("limit", [20.0, 11.0])  # within (12 are paid), and broken
+@pytest.mark.parametrize(
+    "limit", [pytest.param(20.0, marks=pytest.mark.slow), 11.0]
+)  # within (12 are paid), and broken
 def test_constant_signals_move_little(updated, limit):
     """Reward and cost do not depend on the action: what a critic makes of them is error, scaled up."""
     aware, blind = updated(0.0, limit), updated(0.0, limit, known=0.0)

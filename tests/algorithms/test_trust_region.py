@@ -30,7 +30,7 @@ def plain(phi, batch):
     return g, b, surrogates(POLICY, phi, batch)[1]
 
 
-@pytest.mark.parametrize("m", [0, 1, 2])
+@pytest.mark.parametrize("m", [*(pytest.param(m, marks=pytest.mark.slow) for m in (0, 1)), 2])
 def test_linearisation_and_its_derivative_are_those_of_autodiff(x64, m):
     """For three problems under vmap, away from the data's own φ, and for each cotangent alone."""
 
@@ -124,7 +124,12 @@ def test_a_step_gets_what_the_repair_needs_and_a_cautious_share(x64, rows, c, sh
 
 
 @pytest.mark.parametrize(
-    ("case", "share"), [(Case.SLACK, 0.2), (Case.BINDING, 0.2), (Case.RECOVERING, 0.36), (Case.INFEASIBLE, 1.0)]
+    ("case", "share"),
+    [
+        *(pytest.param(case, 0.2, marks=pytest.mark.slow) for case in (Case.SLACK, Case.BINDING)),
+        (Case.RECOVERING, 0.36),
+        pytest.param(Case.INFEASIBLE, 1.0, marks=pytest.mark.slow),
+    ],
 )
 def test_an_update_stays_in_its_region(x64, case, share):
     """Recovering data need 0.4² of the whole region, infeasible ones more than there is: see batch_in_case."""

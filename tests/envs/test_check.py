@@ -187,7 +187,10 @@ def test_a_parameter_that_changes_nothing_is_a_note():
 
 
 # The others are made of the same parts and take up to half a minute of compilation each.
-@pytest.mark.parametrize("name", ["bandit", "navigation", "point-circle", f"{CRANE}:env"])
+@pytest.mark.parametrize(
+    "name",
+    ["bandit", "navigation", *(pytest.param(x, marks=pytest.mark.slow) for x in ("point-circle", f"{CRANE}:env"))],
+)
 def test_ours_have_no_fault(name):
     assert [finding for finding in check(make(name)) if finding.fatal] == []
 

@@ -52,7 +52,7 @@ def wander(env, split="shifted"):
     return start, run(start), np.asarray(controls), tasks
 
 
-@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("threads", [pytest.param(1, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize("name", NAMES[:2])
 def test_worlds_equal_bare_mujoco(name, threads):
     """Bit for bit, contacts and all; every world has its own places."""
@@ -96,7 +96,7 @@ def test_places_must_be_given_where_the_model_has_them():
         MujocoC(POINT_BUTTON, 10, 1).reset(jnp.zeros(3), jnp.zeros(3))
 
 
-@pytest.mark.parametrize("name", NAMES[:2])
+@pytest.mark.parametrize("name", [pytest.param(NAMES[0], marks=pytest.mark.slow), NAMES[1]])
 def test_vmap_equals_a_loop(name):
     env = made(name, 2)
     _, states, controls, tasks = wander(env, "train")

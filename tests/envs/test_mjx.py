@@ -52,6 +52,7 @@ def test_point_positions_agree_for_a_hundred_steps():
     np.testing.assert_allclose(x.sensors[first, :, :3], c.sensors[first, :, :3], atol=0.1)  # accelerations, m/s²
 
 
+@pytest.mark.slow
 def test_in_float64_a_turning_point_agrees_to_rounding(x64):
     c, x = both(POINT, Point(), controls(10))
     assert x.qpos.dtype == np.float64

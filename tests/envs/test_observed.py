@@ -49,7 +49,9 @@ def unwrapped(name):
 
 
 @pytest.mark.parametrize("kind", WRAPPERS)
-@pytest.mark.parametrize("name", ["navigation", "tabular", "car-circle-hazard"])
+@pytest.mark.parametrize(
+    "name", ["navigation", *(pytest.param(x, marks=pytest.mark.slow) for x in ("tabular", "car-circle-hazard"))]
+)
 def test_the_worlds_are_bit_for_bit_those_of_the_inner_environment(name, kind):
     inner, task, states = unwrapped(name)
     env = WRAPPERS[kind](inner)

@@ -57,7 +57,7 @@ def after(env, actions, key=0):
     return jax.jit(run)(jax.random.key(key), jnp.asarray(actions, jnp.float32))
 
 
-@pytest.mark.parametrize("name", ["mujoco", "mjx"])
+@pytest.mark.parametrize("name", ["mujoco", pytest.param("mjx", marks=pytest.mark.slow)])
 def test_actions_are_mapped_to_the_control_ranges_and_unbounded_ones_are_left(tmp_path, name):
     """Against a bare loop under the controls that are meant: [-1, 1] to [2, 6], [-1, 1] as it is, and no range."""
     if name == "mjx":

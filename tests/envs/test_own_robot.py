@@ -78,6 +78,7 @@ def test_a_fall_terminates_and_is_not_a_truncation(crane):
     np.testing.assert_array_equal(states.terminated, angle > 0.3)
 
 
+@pytest.mark.slow
 def test_it_runs_on_mjx_as_well(crane):
     pytest.importorskip("mujoco.mjx")
     c, x = driven(crane)[1], driven(crane.with_physics(engine("mjx")))[1]

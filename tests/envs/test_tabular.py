@@ -125,6 +125,7 @@ def backward(task, price: float, reward: float = 1.0) -> tuple[float, float, flo
 tolls = st.floats(0, 1, width=32)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(tolls, tolls, tolls, st.floats(0, 0.5, width=32), st.floats(0.0625, 1.5, width=32))
 def test_the_linear_program_is_the_best_lagrangian_bound(low, middle, high, slip, limit):

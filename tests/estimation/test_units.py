@@ -52,7 +52,7 @@ def predicted(data, epsilon, limit, settings):
 
 
 @pytest.mark.parametrize("stop", [0.0, 0.1])
-@pytest.mark.parametrize("T", [1, 12, 500])
+@pytest.mark.parametrize("T", [1, 12, pytest.param(500, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("measure", ["episode", "discounted"])
 def test_the_predicted_change_of_the_cost_is_the_realised_one(measure, T, stop):
     settings = dataclasses.replace(SETTINGS, cost_measure=measure, cost_gamma=GAMMA if measure == "discounted" else 1.0)

@@ -34,6 +34,7 @@ def test_layers_with_a_norm_are_trained(tmp_path, monkeypatch, capsys):
     assert action.shape == (2,) and bool(jnp.all(jnp.isfinite(action)))
 
 
+@pytest.mark.slow
 def test_the_recurrent_cell_reads_the_steps_in_their_order():
     """The newest step, which stands first, weighs otherwise than the oldest, and the present is not part of them."""
     config = Config.preset("navigation", network=f"{NETWORKS.resolve()}:Recurrent", history=4)

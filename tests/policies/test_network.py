@@ -76,7 +76,9 @@ def test_the_policy_is_the_module(network):
     assert phi.dtype == jnp.float32
 
 
-@pytest.mark.parametrize("network", KINDS)
+@pytest.mark.parametrize(
+    "network", [pytest.param(x, marks=pytest.mark.slow) if x.__name__ == "Memory" else x for x in KINDS]
+)
 def test_fisher_is_the_hessian_of_the_mean_kl(x64, network):
     size = KINDS[network]
     policy = network_policy(network, size, 2, 0.6)

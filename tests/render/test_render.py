@@ -87,7 +87,7 @@ def filmed(pair):
     return told, said
 
 
-@pytest.mark.parametrize("preset", ["navigation", "tabular"])
+@pytest.mark.parametrize("preset", ["navigation", pytest.param("tabular", marks=pytest.mark.slow)])
 def test_the_recorded_episode_is_the_rollout_of_its_key(preset, tmp_path):
     run = run_of(tmp_path, preset)
     setup, state, keys = run.setup, run.state, jax.random.split(jax.random.key(5), 1)
@@ -133,6 +133,7 @@ def test_an_environment_without_positions_is_said_in_a_line(flat, monkeypatch):
     assert filmed(flat) == ([], ["no paths and no videos from above: the environment has no `position`"])
 
 
+@pytest.mark.slow
 def test_camera_films_beside_those_from_above(solid):
     told, said = filmed(solid)
     if said and said[0].startswith("no camera videos"):

@@ -51,7 +51,7 @@ def agrees_with_the_oracle(count, n, m):
 
 
 def test_step_equals_an_interior_point_solver(x64):
-    cases = sum(agrees_with_the_oracle(125, n, m) for n, m in ((3, 8), (8, 5), (20, 8), (60, 3)))
+    cases = sum(agrees_with_the_oracle(250, n, m) for n, m in ((3, 8), (20, 4)))
     assert np.all(cases >= 25), cases
 
 

@@ -140,6 +140,7 @@ def unrolled(times, v, settings):
     return y, jnp.asarray(settings.max_steps, v.dtype)
 
 
+@pytest.mark.slow
 def test_the_implicit_derivative_is_that_of_the_iterations(x64, chosen):
     """n iterations are exact, and then both are."""
 

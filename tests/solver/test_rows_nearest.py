@@ -62,7 +62,8 @@ def test_its_derivative_equals_finite_differences(x64, m):
     rng = np.random.default_rng(4)
     root = rng.normal(size=(m, m + 2))
     S, c = jnp.asarray(root @ root.T), jnp.asarray(rng.uniform(0.1, 1.0, m))
-    slopes = jax.grad(nearest_feasible, (0, 1))(S, c)
+    nearest = jax.jit(nearest_feasible)
+    slopes = jax.jit(jax.grad(nearest_feasible, (0, 1)))(S, c)
     width = 1e-6
     for slope, argument in zip(slopes, (0, 1), strict=True):
         flat = np.zeros(slope.size)
@@ -71,8 +72,7 @@ def test_its_derivative_equals_finite_differences(x64, m):
             if argument == 0:  # S is symmetric, whatever entry moves
                 shift = (shift + shift.T) / 2
             up, down = (
-                nearest_feasible(*[x + sign * shift if k == argument else x for k, x in enumerate((S, c))])
-                for sign in (1, -1)
+                nearest(*[x + sign * shift if k == argument else x for k, x in enumerate((S, c))]) for sign in (1, -1)
             )
             flat[i] = (up - down) / (2 * width)
         slope = np.asarray(slope)

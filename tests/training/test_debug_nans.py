@@ -67,6 +67,7 @@ def test_a_dump_repeats_its_iteration_by_one_command(breaking, tmp_path, monkeyp
     assert not list(dump.glob("dump-*")) and not list((tmp_path / "run").glob("*.part"))
 
 
+@pytest.mark.slow
 def test_without_the_option_training_goes_on_and_warns(breaking, tmp_path, capsys):
     assert loop.train(CONFIG, tmp_path / "run").finished
     assert capsys.readouterr().out.count("warning, meta-iteration 3: worlds broke") == 1

@@ -1,6 +1,7 @@
 """The run around the loop: what it writes, how it stops, and that resuming leaves no trace.
 
-Two executables serve the whole module, the smoke preset's, because they take long to compile.
+Two executables serve the whole module, those of a warm-up and of a meta-iteration, in an environment without MuJoCo,
+because they take long to compile.
 """
 
 import csv
@@ -12,11 +13,12 @@ import numpy as np
 import pytest
 
 from metacpo.config.schema import Config
+from metacpo.envs.families.navigation import EPISODE_LENGTH
 from metacpo.run_folder import RunError, RunExistsError
 from metacpo.training import checkpoint, loop, runs
 from metacpo.training.tags import describe
 
-SMOKE = Config.preset("point-circle-smoke", iterations=4, checkpoint_every=3)
+SMOKE = Config.preset("point-circle-smoke", env="navigation", iterations=4, checkpoint_every=3)
 COUNTERS = ("iteration", "env_steps", "seconds")
 
 
@@ -86,8 +88,8 @@ def test_a_run_folder_holds_the_run(straight):
 
 def test_env_steps_count_every_step_of_every_episode(straight):
     meta, warmup = SMOKE.meta, SMOKE.warmup
-    first = 500 * warmup.tasks * warmup.episodes
-    steps = 500 * meta.tasks * (meta.steps + 1) * meta.episodes
+    first = EPISODE_LENGTH * warmup.tasks * warmup.episodes
+    steps = EPISODE_LENGTH * meta.tasks * (meta.steps + 1) * meta.episodes
     assert [int(row["env_steps"]) for row in rows(straight.path)] == [first + k * steps for k in range(4)]
 
 

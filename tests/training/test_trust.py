@@ -192,7 +192,7 @@ cli.entry()
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("where", "iterations"), [("compiling", 0), ("computing", 1)])
 def test_a_signal_ends_a_run_in_time_whatever_it_does(tmp_path, where, iterations, number):
     """The states before are saved, the computation that does not end is left behind."""
@@ -212,11 +212,15 @@ def test_a_signal_ends_a_run_in_time_whatever_it_does(tmp_path, where, iteration
     assert int(runs.open_run(tmp_path / "run").state.iteration) == iterations
 
 
-def test_a_run_folder_of_format_1_is_read_forever(tmp_path):
+def test_a_run_folder_of_format_1_is_read_forever():
     """Never regenerate tests/data/run-format-1: it stands for the folders that people have."""
     policy = load_policy(DATA)
     action = policy(jnp.full(1, 0.5), deterministic=True)
     assert action.tolist() == pytest.approx(ACTION, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_a_run_of_format_1_goes_on(tmp_path):
     shutil.copytree(DATA, tmp_path / "run")
     assert loop.resume(tmp_path / "run").finished
     assert checkpoint.latest(tmp_path / "run") == 3
