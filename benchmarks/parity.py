@@ -12,12 +12,12 @@ that both sides of the comparison run on one engine. It changes nothing that is 
 - three look-ups in `bases/base_agent.py` take the one number out of the array that newer bindings return.
 
 The tasks are Meta-CPO's variants, made of upstream's parts: other numbers of objects, sizes and places than upstream's
-levels have, and costs that are not turned into indicators.
+levels have. Each episode is played twice, with and without upstream's default of turning costs into indicators.
 
 A file holds one episode: `qpos` and `qvel` [T + 1] (in our coordinates: a Point's joints are turned and moved to the
-world's axes), `action`, `obs`, `reward`, `cost` (columns as our `cost_names`), the task's parameters as `task_*`, the
-places of `hazards` and `buttons`, and `goal` and `timer` [T + 1]. `start` [7] is the place and the quaternion that
-upstream writes into the robot's body, from where a Point's joints count.
+world's axes), `action`, `obs`, `reward`, `graded` and `indicator` (costs; columns as our `cost_names`, and the total),
+the task's parameters as `task_*`, the places of `hazards` and `buttons`, and `goal` and `timer` [T + 1]. `start` [7] is
+the place and the quaternion that upstream writes into the robot's body, from where a Point's joints count.
 """
 
 import argparse
@@ -119,7 +119,6 @@ def circle(robot: str, radius: float, wall: float, hazards: int = 0, extent: flo
             if hazards:
                 self.placements_conf.extents = [-extent, -extent, extent, extent]
                 self._add_geoms(Hazards(num=hazards, size=0.12, keepout=0.4, cost=3.0))
-            self.cost_conf.constrain_indicator = False
 
     return environment(Circle, robot)
 
@@ -135,7 +134,6 @@ def button(extent: float, buttons: int, hazards: int):
             self.placements_conf.extents = [-extent, -extent, extent, extent]
             self.buttons.num, self.buttons.keepout, self.buttons.is_constrained = buttons, 0.2, True
             self._add_geoms(Hazards(num=hazards, size=0.2, keepout=0.2, cost=1.0))
-            self.cost_conf.constrain_indicator = False
 
     return environment(Button, "Point")
 
@@ -212,7 +210,7 @@ def record(env, seed: int, costs: tuple[str, ...], seeking: bool = False) -> dic
         action = seek(env, rng) if seeking else plan[t]
         obs, reward, _, terminated, _, info = env.step(action.astype(np.float64))
         assert not terminated
-        note(action=action, reward=reward, cost=[float(info.get(f"cost_{name}", 0)) for name in costs])
+        note(action=action, reward=reward, cost=[float(info.get(f"cost_{name}", 0)) for name in (*costs, "sum")])
         note_state(obs)
     arrays = {name: np.array(value) for name, value in seen.items()}
     for name in ("qpos", "qvel"):
@@ -221,6 +219,17 @@ def record(env, seed: int, costs: tuple[str, ...], seeking: bool = False) -> dic
     return (
         {name: value.astype(small.get(name, value.dtype)) for name, value in arrays.items()} | places | {"start": start}
     )
+
+
+def record_both(env, seed: int, costs: tuple[str, ...], seeking: bool) -> dict[str, np.ndarray]:
+    """The episode of `seed`, with its costs in both kinds."""
+    assert env.task.cost_conf.constrain_indicator, "upstream's default"
+    indicator = record(env, seed, costs, seeking)
+    env.task.cost_conf.constrain_indicator = False
+    graded = record(env, seed, costs, seeking)
+    assert all(np.array_equal(graded[name], indicator[name]) for name in graded if name != "cost")
+    cost = graded.pop("cost")
+    return graded | {"graded": cost, "indicator": indicator["cost"].astype(np.int8)}
 
 
 EPISODES = {
@@ -248,10 +257,11 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     for name, (params, seed, seeking) in EPISODES.items():
         env = button(**params) if "button" in name else circle(name.split("-")[0].capitalize(), **params)
-        episode = record(env, seed, tuple(UPSTREAM[cost] for cost in COSTS[name]), seeking)
+        episode = record_both(env, seed, tuple(UPSTREAM[cost] for cost in COSTS[name]), seeking)
         path = args.out / f"{name}.npz"
         np.savez_compressed(path, mujoco=mujoco.__version__, **{f"task_{k}": v for k, v in params.items()}, **episode)
-        sums = ", ".join(f"{c} {s:.2f}" for c, s in zip(COSTS[name], episode["cost"].sum(0), strict=True))
+        both = zip((*COSTS[name], "total"), episode["graded"].sum(0), episode["indicator"].sum(0), strict=True)
+        sums = ", ".join(f"{cost} {graded:.2f} ({steps} steps)" for cost, graded, steps in both)
         presses = np.count_nonzero(episode["timer"] == 10)
         print(f"{path}: {path.stat().st_size / 1000:.0f} kB; costs {sums}; presses {presses}")
 

@@ -184,6 +184,16 @@ def test_a_setting_with_another_name_by_now_is_named_with_the_new_one_and_read_i
     assert (read.meta.constraint_on, read.inner.objective_kl_fraction) == ("every", 0.3)
 
 
+def test_a_run_with_hazards_of_an_earlier_version_learned_in_graded_costs(tmp_path):
+    path = tmp_path / "config.toml"
+    for env, was in (("car-circle-hazard", "graded"), ("point-circle", None)):
+        path.write_text(f'format = 2\nenv = "{env}"\n')
+        assert Config.saved(path).cost_kind == was
+        path.write_text(f'format = 3\nenv = "{env}"\n')
+        assert Config.saved(path).cost_kind is None
+    assert build(Config.preset("car-circle-hazard")).env.cost_kind == "indicator"
+
+
 def test_every_optional_setting_is_read_by_some_algorithm():
     assert set(READ) == set(OPTIONAL)
     assert {field for name in ALGORITHMS for field in ALGORITHMS[name](Parts()).reads} == set(OPTIONAL)

@@ -9,10 +9,11 @@ import pytest
 
 from envs.worlds import as_float64, bare_loop
 from metacpo.envs import Environment, make
-from metacpo.envs.costs import SummedCosts, hazard_cost
+from metacpo.envs.costs import SummedCosts, hazard_cost, of_kind, total_cost
 from metacpo.envs.families.button import BUTTONS, HAZARDS, TIMER, ButtonWorld, PointButton, _spheres, reward_and_cost
 from metacpo.envs.families.circle_hazard import CircleHazard
 from metacpo.envs.physics import MujocoC
+from metacpo.envs.registry import UnknownEnvironment
 from metacpo.envs.robots import POINT_BUTTON, Car, Point, rotation_matrix
 from metacpo.envs.tasks import TaskError
 from metacpo.policies import GaussianPolicy, Normaliser
@@ -211,8 +212,29 @@ def test_summed_costs_are_the_same_worlds_with_one_cost():
     phi, task = policy.init(jax.random.key(0)), env.tasks.make({"wall": 0.05})
     both = [rollout(e, policy, phi, normaliser, task, jax.random.key(1), 2) for e in (env, one)]
     np.testing.assert_array_equal(both[0].obs, both[1].obs)
-    np.testing.assert_allclose(both[0].cost.sum(-1, keepdims=True), both[1].cost, rtol=1e-6)
+    np.testing.assert_array_equal(jnp.max(both[0].cost, axis=-1, keepdims=True), both[1].cost)
     assert float(both[1].cost.sum()) > 0
+
+
+@pytest.mark.parametrize(("kind", "each", "total"), [("indicator", [1, 1, 0], 1), ("graded", [2, 0.25, 0], 2.25)])
+def test_a_step_costs_by_degrees_or_0_or_1_in_total(kind, each, total):
+    env = make("point-button-hazard", cost_kind=kind)
+    cost = of_kind(kind, jnp.array([2.0, 0.25, 0.0]))
+    np.testing.assert_array_equal(cost, each)
+    assert float(total_cost(env, cost)) == float(total_cost(env, np.asarray(cost))) == total
+    assert float(total_cost(SummedCosts(env), jnp.array([0.25]))) == 0.25
+
+
+def test_a_cost_that_is_no_number_is_no_indicator():
+    cost = of_kind("indicator", jnp.array([jnp.nan, 1.0]))
+    assert np.isnan(cost[0]) and np.isnan(total_cost(make("point-button-hazard"), cost))
+
+
+def test_other_engines_keep_the_kind_of_costs_and_other_families_have_none():
+    assert CircleHazard(Car(), cost_kind="graded").with_physics(MujocoC).cost_kind == "graded"
+    assert PointButton(cost_kind="graded").with_physics(MujocoC).cost_kind == "graded"
+    with pytest.raises(UnknownEnvironment, match="cost_kind: 'graded' is not for navigation, which has no with_cost"):
+        make("navigation", cost_kind="graded")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,9 @@ import mujoco
 import numpy as np
 import pytest
 
-from metacpo.envs import make
+from metacpo.envs import Environment, make
+from metacpo.envs.base import OfCostKinds
+from metacpo.envs.costs import of_kind, total_cost
 from metacpo.envs.families.button import ButtonWorld, PointButton, _spheres, reward_and_cost
 from metacpo.envs.families.circle_hazard import CircleHazard
 from metacpo.envs.physics import PhysicsState
@@ -83,9 +85,9 @@ def episode(request) -> Episode:
     return Episode(*request.param)
 
 
-def ours(episode: Episode):
+def ours(episode: Episode, env: Environment):
     """(obs [T + 1], reward [T], cost [T, m]) of our environment in the recorded worlds."""
-    env, task, physics = episode.env, episode.task, episode.physics
+    task, physics = episode.task, episode.physics
     if isinstance(env, PointButton):
         return _button(episode, env)
     circle = env.circle if isinstance(env, CircleHazard) else env
@@ -110,11 +112,12 @@ def _button(episode: Episode, env: PointButton):
 
     physics = episode.physics
     before, after = (jax.tree.map(lambda x: x[part], physics) for part in (slice(None, -1), slice(1, None)))  # noqa: B023
-    return obs, *jax.vmap(outcome)(before, after, goal[:-1], timer[:-1])
+    reward, cost = jax.vmap(outcome)(before, after, goal[:-1], timer[:-1])
+    return obs, reward, of_kind(env.cost_kind, cost)
 
 
 def test_observation_reward_and_costs_are_upstreams(episode):
-    obs, reward, cost = ours(episode)
+    obs, reward, cost = ours(episode, episode.env)
     assert obs.shape == episode["obs"].shape == (501, episode.env.observation_size)
     acceleration = np.isclose(obs[:, :3], episode["obs"][:, :3], rtol=1e-6, atol=1e-6).all(axis=1)
     assert acceleration.all() or (episode.name == "car-circle-hazard" and acceleration.mean() > 0.99)
@@ -125,9 +128,19 @@ def test_observation_reward_and_costs_are_upstreams(episode):
     assert np.all(apart <= 1e-6 + turned_by_rounding(episode)), apart.max()
     assert np.mean(apart <= 1e-6) >= 0.998
     np.testing.assert_allclose(reward, episode["reward"], rtol=0, atol=1e-6)
-    for j, name in enumerate(episode.env.cost_names):
-        np.testing.assert_allclose(cost[:, j], episode["cost"][:, j], rtol=0, atol=1e-6, err_msg=name)
-        assert np.count_nonzero(episode["cost"][:, j]) > 5, name  # the episode says something of it
+    np.testing.assert_array_equal(cost, episode["indicator"][:, :-1])
+    np.testing.assert_array_equal(total_cost(episode.env, cost), episode["indicator"][:, -1])
+
+
+def test_graded_costs_are_upstreams_without_its_indicator(episode):
+    if not isinstance(episode.env, OfCostKinds):
+        pytest.skip("its costs are indicators by themselves")
+    env = episode.env.with_cost_kind("graded")
+    _, _, cost = ours(episode, env)
+    for j, name in enumerate(env.cost_names):
+        np.testing.assert_allclose(cost[:, j], episode["graded"][:, j], rtol=0, atol=1e-6, err_msg=name)
+        assert np.count_nonzero(episode["graded"][:, j]) > 5, name  # the episode says something of it
+    np.testing.assert_allclose(total_cost(env, cost), episode["graded"][:, -1], rtol=0, atol=1e-6)
 
 
 def turned_by_rounding(episode: Episode) -> np.ndarray:

@@ -30,7 +30,7 @@ from metacpo.runtime.references import located
 PRESETS = files("metacpo") / "presets"
 LONGEST = 2**18  # characters of a file of settings
 BYTE_ORDER_MARK = "\ufeff"  # some editors begin a UTF-8 file with it
-FORMAT = 2  # of run folders, the number in their config.toml; docs/trust.md says what changed it
+FORMAT = 3  # of run folders, the number in their config.toml; docs/trust.md says what changed it
 
 # Settings that are no more: a run folder is read without them, one's own settings must not have them. `confidence` took
 # the place of targets and margins, and is at its default for such a run; line searches are all as by default.
@@ -41,6 +41,9 @@ GONE = {
     "inner": SEARCH,
     "outer": SEARCH,
 }
+
+# Families whose costs became indicators with format 3: a run of an older one learned in graded costs.
+GRADED_BEFORE = ("point-circle-hazard", "car-circle-hazard", "point-button-hazard")
 
 # What a preset says of the outer constraint is said of its own algorithm, not of another one.
 OF_ITS_ALGORITHM = {"meta": ("meta_constraints", "constraint_on"), "estimation": ("outer_confidence",)}
@@ -68,6 +71,8 @@ class Config:
     """Meta-iterations, instead of those that total_steps pays for; 0 trains nothing."""
     constraints: Literal["sum", "each"] = "sum"
     """One constraint on the sum of the environment's costs, or one on each."""
+    cost_kind: Literal["indicator", "graded"] | None = None
+    """A step costs 0 or 1, or by degrees; the family's own kind if not given."""
     cost_limit: Annotated[CostLimit, Range("[0, inf)")] = 25.0
     """Limit h on the cost that estimation.cost_measure names, in its units; a list: of each constraint."""
     limit_factors: Annotated[tuple[float, ...] | None, Range("[0, inf)")] = None
@@ -146,6 +151,8 @@ class Config:
         _check_format(number, path)
         if of_a_run:
             data = _with_new_names(_without(data, GONE))
+        if of_a_run and number < 3 and data.get("env") in GRADED_BEFORE:
+            data = {"cost_kind": "graded"} | data
         if data.get("network") and "hidden" in data:
             raise ConfigError(f"hidden: {shown(data['hidden'])} beside network; allowed: one of the two")
         return read(Config, {"preset_name": path.stem} | data, "")

@@ -1,13 +1,15 @@
 """What an environment is: pure functions of (task, state, action) and the facts about their shapes."""
 
 import math
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32, Key, PyTree
 
 from metacpo.envs.tasks import Task, TaskDistribution
+
+CostKind = Literal["indicator", "graded"]
 
 
 class ContractError(ValueError):
@@ -36,8 +38,9 @@ class State(eqx.Module):
 class Environment(Protocol):
     """The contract between a family of tasks and everything that learns on it. Batched by vmap.
 
-    It may state more facts. `action_bound: float`: actions beyond ±action_bound act as those at it. For check-env,
-    `draws`: where its randomness comes from; `faults` and `notes`: (name, text) of what is wrong and what may be meant.
+    It may state more facts. `action_bound: float`: actions beyond ±action_bound act as those at it. `cost_kind`:
+    "indicator" where a step costs 0 or 1, by each name and in total (see `total_cost`). For check-env, `draws`: where
+    its randomness comes from; `faults` and `notes`: (name, text) of what is wrong and what may be meant.
 
     Three more methods are optional, for pictures alone: `position(state)`, [*batch, 2] from above in metres, for path
     plots (see `position_of`); `scene(task, state)`, the shapes on the floor, and `bodies(task, state)`, what a camera
@@ -73,12 +76,24 @@ class OnEngines(Protocol):
     def with_physics(self, engine: Any) -> Environment: ...
 
 
+@runtime_checkable
+class OfCostKinds(Protocol):
+    """An environment whose costs are graded, or indicators of being above 0."""
+
+    def with_cost_kind(self, kind: CostKind) -> Environment: ...
+
+
 MEMBERS = tuple(sorted(name for name in vars(Environment) if not name.startswith("_")))  # of the contract
 
 
 def action_bound(env: Environment) -> float:
     """The largest size of an action's entries that makes a difference; infinite where the environment names none."""
     return getattr(env, "action_bound", math.inf)
+
+
+def cost_kind(env: Environment) -> CostKind:
+    """What the costs are: graded (any numbers) where the environment says nothing."""
+    return getattr(env, "cost_kind", "graded")
 
 
 def position_of(env: Environment, state: State) -> Float[Array, "*batch 2"]:

@@ -1,12 +1,17 @@
-"""Costs that the families share, and several costs as one."""
+"""Costs that the families share, graded or as indicators, and several costs as one."""
+
+from typing import TypeVar
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
-from metacpo.envs.base import State
+from metacpo.envs.base import CostKind, Environment, State, cost_kind
 from metacpo.envs.tasks import Task, TaskDistribution
 from metacpo.envs.wrapped import Wrapped
+
+Costs = TypeVar("Costs", Array, np.ndarray)
 
 
 def wall_cost(position: Float[Array, " 2"], wall: Float[Array, ""]) -> Float[Array, ""]:
@@ -23,8 +28,20 @@ def hazard_cost(
     return jnp.sum(jnp.where(inside, rate * (radius - distance), 0.0))
 
 
+def of_kind(kind: CostKind, cost: Float[Array, "*batch m"]) -> Float[Array, "*batch m"]:
+    """Graded costs as they are; as indicators, 1 where one is above 0. What is NaN stays NaN."""
+    return cost if kind == "graded" else jnp.where(cost > 0, 1.0, cost)
+
+
+def total_cost(env: Environment, cost: Costs) -> Costs:
+    """[*batch, m] -> [*batch]: what a step costs in all. The sum; of indicators 1 where any is 1, as upstream has it:
+    a step outside of the walls and in a hazard is one unsafe step."""
+    total = cost.sum(axis=-1)
+    return total.clip(max=1) if cost_kind(env) == "indicator" else total
+
+
 class SummedCosts(Wrapped):
-    """An environment whose costs are added up to one: the same worlds, one constraint instead of m."""
+    """An environment with its costs as one, `total_cost`: the same worlds, one constraint instead of m."""
 
     @property
     def cost_names(self) -> tuple[str, ...]:
@@ -37,11 +54,10 @@ class SummedCosts(Wrapped):
         return tasks.with_cost_limit((tasks.cost_limit[0],))
 
     def reset(self, task: Task, key: Key[Array, ""]) -> State:
-        return _summed(self.env.reset(task, key))
+        return self._summed(self.env.reset(task, key))
 
     def step(self, task: Task, state: State, action: Float[Array, " A"]) -> State:
-        return _summed(self.env.step(task, state, action))
+        return self._summed(self.env.step(task, state, action))
 
-
-def _summed(state: State) -> State:
-    return eqx.tree_at(lambda s: s.cost, state, jnp.sum(state.cost, axis=-1, keepdims=True))
+    def _summed(self, state: State) -> State:
+        return eqx.tree_at(lambda s: s.cost, state, total_cost(self.env, state.cost)[..., None])

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any
 
-from metacpo.envs.base import MEMBERS, Environment, OnEngines
+from metacpo.envs.base import MEMBERS, CostKind, Environment, OfCostKinds, OnEngines
 from metacpo.envs.families.bandit import Bandit
 from metacpo.envs.families.button import PointButton
 from metacpo.envs.families.circle import Circle
@@ -68,14 +68,19 @@ def known(name: str) -> bool:
     return (":" in name and name.isprintable()) or name in ENVIRONMENTS or name in _installed()
 
 
-def make(name: str, physics: str = "mujoco") -> Environment:
+def make(name: str, physics: str = "mujoco", cost_kind: CostKind | None = None) -> Environment:
     """The environment called `name`, or the one at MODULE:ATTRIBUTE or FILE.py:ATTRIBUTE.
 
     physics: the engine that moves the bodies, one of `PHYSICS`. Families without bodies are JAX alone: any will do.
     An environment of the user's own that has no `with_physics` runs on its own engine only.
+    cost_kind: "indicator", a step costs 0 or 1, or "graded"; None leaves it to the environment.
     Raises UnknownEnvironment, PhysicsError.
     """
     env = _found(name)
+    if cost_kind is not None:
+        if not isinstance(env, OfCostKinds):
+            raise UnknownEnvironment(f"cost_kind: {cost_kind!r} is not for {name}, which has no with_cost_kind")
+        env = env.with_cost_kind(cost_kind)
     chosen = engine(physics)
     if isinstance(env, OnEngines):
         return env.with_physics(chosen)

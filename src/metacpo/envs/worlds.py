@@ -12,6 +12,7 @@ from gymnasium.error import ResetNeeded
 from jaxtyping import Array, Bool, Float32, Float64, Key, PyTree, UInt32
 
 from metacpo.envs.base import Environment, State
+from metacpo.envs.costs import total_cost
 from metacpo.envs.tasks import Task, TaskDistribution, TaskError
 from metacpo.runtime.numeric import not_single
 
@@ -80,10 +81,10 @@ class VectorState:
         return np.array(self.state.terminated), np.array(self.state.truncated)
 
     def costs(self) -> dict[str, np.ndarray]:
-        """The last step's costs [N], their sum first."""
+        """The last step's costs [N], their total first."""
         costs = np.array(self.state.cost, np.float64)
         named = {f"cost_{name}": costs[:, j].copy() for j, name in enumerate(self.env.cost_names)}
-        return {"cost": costs.sum(axis=1)} | named
+        return {"cost": total_cost(self.env, costs)} | named
 
     def limits(self) -> dict[str, np.ndarray]:
         """What an episode's costs should stay below: [N], or [N, m] where each cost has its own."""

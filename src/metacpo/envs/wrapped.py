@@ -2,7 +2,7 @@
 
 from jaxtyping import Array, Float, Key
 
-from metacpo.envs.base import Environment, State, action_bound, position_of
+from metacpo.envs.base import CostKind, Environment, State, action_bound, cost_kind, position_of
 from metacpo.envs.scene import Scene, scene_of
 from metacpo.envs.tasks import Task, TaskDistribution
 
@@ -27,6 +27,10 @@ class Wrapped:
     @property
     def action_bound(self) -> float:
         return action_bound(self.env)
+
+    @property
+    def cost_kind(self) -> CostKind:
+        return cost_kind(self.env)
 
     @property
     def episode_length(self) -> int:

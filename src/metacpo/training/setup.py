@@ -50,7 +50,7 @@ MOST_LAYERS, MOST_PARAMETERS = 100, 2**27  # of a policy: half a gigabyte
 
 def build(config: Config, of_a_run: bool = False) -> TrainingSetup:
     """What learns under these settings; of_a_run: they are those of a run folder, see `composed`."""
-    env = make(config.env, config.physics)
+    env = make(config.env, config.physics, config.cost_kind)
     if config.constraints == "sum" and len(env.cost_names) > 1:
         env = SummedCosts(env)
     if config.history:

@@ -7,8 +7,10 @@ Facts and numbers: Safety-Gymnasium 1.0.0's parts with the parameter ranges of M
     action [2]        the robot's, in [-1, 1] (clamped by the actuators)
     reward            metres by which the goal button came nearer, + 1 when the robot touches it. A touch makes another
                       button the goal, drawn from all, and sets the timer to 10 steps
-    cost "buttons"    contacts between the robot's and the wrong buttons' geoms, while the timer is 0
-    cost "hazards"    Σ 1 · (0.2 − distance) over the hazards within 0.2 m of the robot's centre
+    cost "buttons"    1 for each step in which the robot touches a wrong button while the timer is 0;
+                      graded: the contacts between its and their geoms
+    cost "hazards"    1 for each step in which the robot's centre is within 0.2 m of a hazard's;
+                      graded: Σ 1 · (0.2 − distance) over those hazards
     placement         at every reset, in ±extent, keep-outs 0.4 m (robot) and 0.2 m (buttons, hazards), heading uniform
     end               truncation after 1000 steps; never terminated
 """
@@ -23,8 +25,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int32, Key
 
 from metacpo.envs import robots
-from metacpo.envs.base import State
-from metacpo.envs.costs import hazard_cost
+from metacpo.envs.base import CostKind, State
+from metacpo.envs.costs import hazard_cost, of_kind
 from metacpo.envs.families.circle import Range
 from metacpo.envs.lidar import pseudo_lidar
 from metacpo.envs.physics import Engine, MujocoC, Physics, PhysicsState, Vary, build
@@ -66,14 +68,19 @@ class PointButton:
     episode_length = EPISODE_LENGTH
     cost_names = ("buttons", "hazards")
 
-    def __init__(self, engine: Engine = MujocoC, vary: Vary | None = None):
+    def __init__(self, engine: Engine = MujocoC, vary: Vary | None = None, cost_kind: CostKind = "indicator"):
         self.robot = Point()
         self.engine = engine
         self.vary = vary
+        self.cost_kind: CostKind = cost_kind
 
     def with_physics(self, engine: Engine) -> "PointButton":
         """The same tasks on another engine."""
-        return PointButton(engine, self.vary)
+        return PointButton(engine, self.vary, self.cost_kind)
+
+    def with_cost_kind(self, kind: CostKind) -> "PointButton":
+        """The same tasks in other costs."""
+        return PointButton(self.engine, self.vary, kind)
 
     @cached_property
     def physics(self) -> Physics:
@@ -155,7 +162,7 @@ class PointButton:
             world=world,
             obs=self.observe(task, world),
             reward=reward,
-            cost=cost,
+            cost=of_kind(self.cost_kind, cost),
             terminated=jnp.bool_(False),
             truncated=steps >= EPISODE_LENGTH,
             steps=steps,
@@ -182,7 +189,7 @@ def reward_and_cost(
     after: Float[Array, " 2"],
     touched: Float[Array, " b"],
 ) -> tuple[Float[Array, ""], Float[Array, " 2"]]:
-    """Of a step from `before` to `after` (m) that left `touched` contacts with each button; see the module's table."""
+    """Of a step from `before` to `after` (m) that left `touched` contacts with each button; the costs graded."""
     goal = world.buttons[world.goal]
     nearer = jnp.linalg.norm(before - goal) - jnp.linalg.norm(after - goal)
     reward = nearer + (touched[world.goal] > 0).astype(jnp.float32)

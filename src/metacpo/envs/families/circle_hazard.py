@@ -5,7 +5,8 @@ Facts and numbers: Safety-Gymnasium 1.0.0's parts with the parameter ranges of M
     observation       that of the Circle task, then a 16-bin pseudo-lidar of the hazards (range 6 m)
     action, reward    those of the Circle task
     cost "walls"      1 for each step with |x| > d
-    cost "hazards"    Σ 3 · (0.12 − distance) over the hazards within 0.12 m of the robot's centre
+    cost "hazards"    1 for each step in which the robot's centre is within 0.12 m of a hazard's;
+                      graded: Σ 3 · (0.12 − distance) over those hazards
     placement         at every reset, in ±extent, keep-out 0.4 m: 0.8 m from each other, 0.4 m from the robot, the
                       circle's centre and the feet of the walls at (±d, 0)
     end               truncation after 500 steps; never terminated
@@ -16,8 +17,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from metacpo.envs.base import State
-from metacpo.envs.costs import hazard_cost
+from metacpo.envs.base import CostKind, State
+from metacpo.envs.costs import hazard_cost, of_kind
 from metacpo.envs.families.circle import LIDAR_RANGE, PARAMETERS, Circle, Range, draw_circle
 from metacpo.envs.lidar import pseudo_lidar
 from metacpo.envs.physics import Engine, MujocoC, Physics, PhysicsState, Vary
@@ -47,12 +48,19 @@ class CircleHazard:
     episode_length = Circle.episode_length
     cost_names = ("walls", "hazards")
 
-    def __init__(self, robot: Robot, engine: Engine = MujocoC, vary: Vary | None = None):
+    def __init__(
+        self, robot: Robot, engine: Engine = MujocoC, vary: Vary | None = None, cost_kind: CostKind = "indicator"
+    ):
         self.circle = Circle(robot, (1.5, 2.0), engine, vary)
+        self.cost_kind: CostKind = cost_kind
 
     def with_physics(self, engine: Engine) -> "CircleHazard":
         """The same tasks on another engine."""
-        return CircleHazard(self.circle.robot, engine, self.vary)
+        return CircleHazard(self.circle.robot, engine, self.vary, self.cost_kind)
+
+    def with_cost_kind(self, kind: CostKind) -> "CircleHazard":
+        """The same tasks in other costs."""
+        return CircleHazard(self.circle.robot, self.circle.engine, self.vary, kind)
 
     @property
     def observation_size(self) -> int:
@@ -115,7 +123,7 @@ class CircleHazard:
             world=HazardWorld(state.world, hazards),
             obs=jnp.concatenate([state.obs, lidar]),
             reward=state.reward,
-            cost=jnp.append(state.cost, cost),
+            cost=of_kind(self.cost_kind, jnp.append(state.cost, cost)),
             terminated=state.terminated,
             truncated=state.truncated,
             steps=state.steps,

@@ -3,7 +3,7 @@
     observation       float32 [O], unbounded
     action            float32 [A], in ±action_bound of the environment
     reward            that of the environment
-    info after a step "cost": the sum of the costs; "cost_<name>": each of them; "cost_limit": see below
+    info after a step "cost": the costs in total, see `total_cost`; "cost_<name>": each of them; "cost_limit": see below
     info after reset  "cost_limit" alone: no step was taken, so nothing was paid
     end               the environment's own: terminated, or truncated after env.unwrapped.episode_length steps
 
@@ -25,21 +25,23 @@ from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool
 
 from metacpo.envs import make
-from metacpo.envs.base import Environment, action_bound
+from metacpo.envs.base import CostKind, Environment, action_bound
 from metacpo.envs.tasks import Task
 from metacpo.envs.worlds import CostLimit, VectorState, random_words
 
 Info = dict[str, Any]
 
 
-def make_env(name: str, physics: str = "mujoco", **settings: Any) -> "GymnasiumEnv":
-    """Gymnasium's entry point: the family `name`; settings as GymnasiumEnv has them."""
-    return GymnasiumEnv(_family(name, physics), **settings)
+def make_env(name: str, physics: str = "mujoco", cost_kind: CostKind | None = None, **settings: Any) -> "GymnasiumEnv":
+    """Gymnasium's entry point: the family `name` as `metacpo.envs.make` has it; settings as GymnasiumEnv has them."""
+    return GymnasiumEnv(_family(name, physics, cost_kind), **settings)
 
 
-def make_vector_env(name: str, num_envs: int = 1, physics: str = "mujoco", **settings: Any) -> "GymnasiumVectorEnv":
+def make_vector_env(
+    name: str, num_envs: int = 1, physics: str = "mujoco", cost_kind: CostKind | None = None, **settings: Any
+) -> "GymnasiumVectorEnv":
     """Gymnasium's entry point of the vector environment; settings as GymnasiumVectorEnv has them."""
-    return GymnasiumVectorEnv(_family(name, physics), num_envs, **settings)
+    return GymnasiumVectorEnv(_family(name, physics, cost_kind), num_envs, **settings)
 
 
 # One environment a process: what is compiled for it is compiled once, however many Gymnasium environments there are.
