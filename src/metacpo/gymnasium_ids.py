@@ -10,6 +10,7 @@ FAMILIES = (
     "car-circle-hazard",
     "point-button-hazard",
     "point-circle-signs",
+    "car-circle-wheels",
     "navigation",
     "navigation-lanes",
     "bandit",

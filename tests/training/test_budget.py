@@ -27,6 +27,7 @@ KNOWN = {
     "thruster": (30, 80),
     "navigation-lanes": (60, 120),
     "point-circle-signs": (500, 50),
+    "car-circle-wheels": (500, 50),
     "point-circle": (500, 64),
     "point-circle-paper": (500, 64),
     "car-circle-hazard": (500, 64),

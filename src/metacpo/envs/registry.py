@@ -17,6 +17,7 @@ from metacpo.envs.families.button import PointButton
 from metacpo.envs.families.circle import Circle
 from metacpo.envs.families.circle_hazard import CircleHazard
 from metacpo.envs.families.circle_signs import CircleSigns
+from metacpo.envs.families.circle_wheels import CircleWheels
 from metacpo.envs.families.lanes import Lanes
 from metacpo.envs.families.navigation import Navigation
 from metacpo.envs.families.tabular import TollGates
@@ -35,6 +36,7 @@ ENVIRONMENTS: dict[str, Callable[[], Environment]] = {
     "car-circle-hazard": lambda: CircleHazard(Car()),
     "point-button-hazard": PointButton,
     "point-circle-signs": lambda: CircleSigns(Point(), shifted=(2.0, 2.5)),
+    "car-circle-wheels": CircleWheels,
     "navigation": Navigation,
     "navigation-lanes": Lanes,
     "bandit": Bandit,
