@@ -58,7 +58,7 @@ def listing(folder: Path) -> list[str]:
 
 
 def ends_well(args: Sequence[str], folder: Path, writes: Sequence[str] = ()) -> int:
-    """The exit code of a command, after checks that it is silent or says one line, and leaves nothing in `folder`."""
+    """The exit code of a command that is silent, says one line or has tyro speak, and leaves nothing in `folder`."""
     before = listing(folder)
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -66,7 +66,7 @@ def ends_well(args: Sequence[str], folder: Path, writes: Sequence[str] = ()) -> 
     said = err.getvalue()
     assert code in (0, 1, 2)
     if code:
-        one_line(said)
+        assert is_box(said) or one_line(said)
         assert listing(folder) == before
     else:
         assert said == ""
@@ -74,12 +74,21 @@ def ends_well(args: Sequence[str], folder: Path, writes: Sequence[str] = ()) -> 
     return code
 
 
-def one_line(said: str) -> None:
+BOX = "│╭╮╰╯─"
+
+
+def is_box(said: str) -> bool:
+    """Whether tyro says in its own frame, which ends with a hint at --help, what it cannot read."""
+    return said[:1] == BOX[1] and "--help" in said and said.rstrip()[-1] == BOX[4]
+
+
+def one_line(said: str) -> bool:
     """What stands on stderr after a failure: one line, which somebody has written for a reader."""
     assert said.startswith("metacpo: ") and said.endswith("\n")
     assert len(said.splitlines()) == 1 and said[:-1].isprintable()
     assert len(said) < 2100 and "Traceback" not in said
     assert not UNFORESEEN.match(said), said
+    return True
 
 
 def names(settings_type: type = Config) -> list[tuple[str, ...]]:

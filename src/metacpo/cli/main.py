@@ -1,7 +1,8 @@
 """The command line: which verb, which exit code. The verbs are in verbs.py.
 
 Exit codes: 0 done (an interrupted run that was saved is done), 1 failed, 2 bad usage or config. Whatever is
-wrong is one line on stderr; `--debug`, which every verb takes, shows the traceback.
+wrong is one line on stderr, or tyro's own message where it cannot read an option; `--debug`, which every verb takes,
+shows the traceback.
 """
 
 import os
@@ -32,7 +33,7 @@ def main(args: Sequence[str] | None = None) -> int:
     debug = "--debug" in args
     try:
         return _verb([arg for arg in args if arg != "--debug"])()
-    except SystemExit as end:  # help
+    except SystemExit as end:  # tyro's, after help or what it cannot read
         return int(end.code or 0)
     except KeyboardInterrupt:
         print("metacpo: interrupted", file=sys.stderr)

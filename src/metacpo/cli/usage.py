@@ -1,8 +1,5 @@
-"""Parsing of command lines by tyro, with every mistake as one line instead of tyro's boxes of several."""
+"""Parsing of command lines by tyro, in whose own words a mistake is told; numbers are said in ours."""
 
-import contextlib
-import io
-import re
 from collections.abc import Sequence
 from types import NoneType
 from typing import Any, get_args
@@ -12,8 +9,6 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 MARKERS = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.DisallowNone)
 NUMBERS = {int: ("INT", "a whole number"), float: ("FLOAT", "a number")}
-BOX = "│╭╮╰╯─ "
-HINTS = ("Perhaps you meant:", "Argument helptext:")
 
 
 class UsageError(Exception):
@@ -21,22 +16,18 @@ class UsageError(Exception):
 
 
 def parse(options: type, verb: str, args: Sequence[str], about: str | None = None) -> Any:
-    """`args` as an instance of the dataclass `options`. `--help` prints to stdout and raises SystemExit."""
-    boxes = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(boxes):
-            return tyro.cli(
-                options,
-                prog=f"metacpo {verb}",
-                description=about,
-                args=args,
-                config=MARKERS,
-                registry=_registry(),
-            )
-    except SystemExit as end:
-        if not end.code:
-            raise
-        raise UsageError(f"{_flat(boxes.getvalue())} (see metacpo {verb} --help)") from None
+    """`args` as an instance of the dataclass `options`.
+
+    Raises SystemExit: 0 after `--help`, 2 after what tyro says of a command line that it cannot read.
+    """
+    return tyro.cli(
+        options,
+        prog=f"metacpo {verb}",
+        description=about,
+        args=args,
+        config=MARKERS,
+        registry=_registry(),
+    )
 
 
 def _registry() -> ConstructorRegistry:
@@ -66,21 +57,3 @@ def _registry() -> ConstructorRegistry:
         )
 
     return registry
-
-
-def _flat(boxes: str) -> str:
-    """The message of a tyro error box: its first paragraph, and of the second one what would be allowed.
-
-    ╭─ Unrecognized options ───────────╮   where the terminal has no such characters, the title is a line
-    │ Unrecognized options: --seeed, 3 │   of its own, and rules are hyphens
-    │ ──────────────────────────────── │
-    │ Perhaps you meant:               │   or: Argument helptext:
-    │     --seed INT                   │
-    """
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", boxes)
-    lines = [re.sub(r"^-{8,}$", "", line.strip(BOX)) for line in plain.splitlines()]
-    body = "\n".join(lines[1:]).strip()  # without the title
-    message, *others = (part.splitlines() for part in re.split(r"\n{2,}", body))
-    allowed = next((part[1] for part in others if part[0] in HINTS), None)
-    first = " ".join(" ".join(message).split()).removeprefix("Error parsing ").rstrip(".")
-    return f"{first}; expected {allowed}" if allowed else first
