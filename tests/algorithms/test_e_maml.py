@@ -122,6 +122,7 @@ def truth():
         return np.stack([(value(THETA + d) - value(THETA - d)) / (2 * h) for d in shifts], axis=1)
 
 
+@pytest.mark.slow
 def test_with_the_score_the_meta_gradient_is_unbiased(x64, average, truth):
     np.testing.assert_allclose(average("e_maml"), truth, rtol=1e-7, atol=1e-9)
 

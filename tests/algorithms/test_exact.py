@@ -82,7 +82,7 @@ def test_a_fixed_penalty_has_no_limit(x64):
     assert found[4.0][0] < 0.7 * 3.0
 
 
-@pytest.mark.parametrize("name", ["cpo", "pcpo", "trpo"])
+@pytest.mark.parametrize("name", ["cpo", *(pytest.param(x, marks=pytest.mark.slow) for x in ("pcpo", "trpo"))])
 def test_every_accepted_step_obeys_the_bounds_of_cpo(x64, name):
     """Achiam et al. 2017, corollaries 1-2 and proposition 2, with ε = max_s |E_{a~π'} A(s, a)|:
 

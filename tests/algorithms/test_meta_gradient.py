@@ -240,6 +240,7 @@ def test_without_inner_steps_the_outer_update_is_cpo_on_pooled_data(x64):
         np.testing.assert_allclose(value, other, rtol=1e-6, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_outer_update_keeps_its_word(x64, compiled):
     """KL ≤ δ at θ, and the meta-objective recomputed through the inner steps has changed as reported."""
     theta, inner, outer = initial(), CPO["euclidean"], CPO["kl"]

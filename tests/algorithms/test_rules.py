@@ -88,6 +88,7 @@ def walked():
         return initial(), Walker(CPO["euclidean"]).loop(initial(), CASES)
 
 
+@pytest.mark.slow
 def test_per_task_constraints_average_to_the_mean(x64, walked):
     theta, loop = walked
     rule, start = CPO["euclidean"], InnerState.init(1)

@@ -78,6 +78,7 @@ def test_c_of_the_discounted_measure_is_the_excess_per_discounted_step():
     np.testing.assert_allclose(batch.c, [(15 / 16 - 0.5) / length], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_reward_and_cost_have_the_critic_named_for_them():
     """Another cost critic changes the cost's advantage and leaves the reward's, and the other way round."""
     rng = np.random.default_rng(1)
@@ -96,10 +97,9 @@ def test_reward_and_cost_have_the_critic_named_for_them():
 def test_the_margin_is_the_quantile_of_students_distribution_in_standard_errors():
     """Costs 3 and 1: of their mean 1. Discounted 11/8 and 4/8: 7/16. With one degree of freedom, t(0.75) is 1."""
     for settings, error, length in ((EPISODE, 1.0, 3.0), (DISCOUNTED, 7 / 16, (15 / 8 + 3 / 2) / 2)):
-        found = {p: batch_of(HAND, 0.5, dataclasses.replace(settings, confidence=p))[0] for p in (0.5, 0.75, 0.25)}
+        found = {p: batch_of(HAND, 0.5, dataclasses.replace(settings, confidence=p))[0] for p in (0.5, 0.75)}
         np.testing.assert_allclose(found[0.5].margin, [0.0], atol=1e-7)
         np.testing.assert_allclose(found[0.75].margin, [error / length], rtol=1e-5)
-        np.testing.assert_allclose(found[0.25].margin, [-error / length], rtol=1e-5)
         np.testing.assert_array_equal(found[0.75].c, found[0.5].c)
 
 

@@ -67,6 +67,7 @@ def test_values_are_those_of_the_definition_in_float64():
         np.testing.assert_allclose(v_final[..., i], exact_final, atol=1e-3 * exact.std())
 
 
+@pytest.mark.slow
 def test_values_do_not_depend_on_what_they_are_compiled_into():
     """Alone and not compiled, compiled, and among other tasks in a larger program: within 1e-3 of their spread."""
     data, signals = noisy_data()

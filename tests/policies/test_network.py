@@ -59,7 +59,9 @@ class Memory(networks.Recurrent):
 KINDS = {Normed: 3, Spread: 3, Memory: 2 + 2 * 5}  # and the size of the observation
 
 
-@pytest.mark.parametrize("network", KINDS)
+@pytest.mark.parametrize(
+    "network", [pytest.param(x, marks=pytest.mark.slow) if x.__name__ == "Memory" else x for x in KINDS]
+)
 def test_the_policy_is_the_module(network):
     size, A, key = KINDS[network], 2, jax.random.key(5)
     policy = network_policy(network, size, A, 0.6)

@@ -144,6 +144,7 @@ def test_camera_films_beside_those_from_above(solid):
     assert len(told) == 1 + 4 + 4
 
 
+@pytest.mark.slow
 def test_without_opengl_one_line_says_so_and_the_rest_is_there(solid, no_opengl):
     told, said = filmed(solid)
     assert said == ["no camera videos: no OpenGL without a screen (egl: no driver)"]

@@ -95,6 +95,7 @@ def test_table_shows_the_hand_computed_verdict(report):
     assert cells[11] == "0/4 → 1/45–70\u00a0% (95\u00a0% interval)"
 
 
+@pytest.mark.slow
 def test_the_steps_that_were_used_stand_below_the_table(tmp_path):
     config = CONFIG + "[adaptation]\nepisodes = 20\n"
     first, second = write_run(tmp_path / "a", 40, config), write_run(tmp_path / "b", 80, config)

@@ -26,6 +26,7 @@ def ill_conditioned(n=120, m=3, seed=0):
     return g, b, h, delta, reach
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("violated", [-0.2, pytest.param(1.4, marks=pytest.mark.slow)])
 def test_error_bound_holds_and_is_not_empty(x64, violated):
     """Against the exact solution, from three iterations to convergence; feasible and infeasible."""

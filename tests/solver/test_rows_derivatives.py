@@ -71,6 +71,7 @@ def central_differences(function, args, width=1e-6):
     return jax.vmap(unravel)(jnp.swapaxes((up - down) / (2 * width), 1, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", range(4))
 @pytest.mark.parametrize("argument", range(6), ids=NAMES)
 def test_derivative_equals_finite_differences(jacobians, case, argument):

@@ -108,7 +108,8 @@ def edges(dtype):
     return {k: (g, b, np.float64(c), h, np.float64(d), case) for k, (g, b, c, d, case) in rows.items()}
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, pytest.param(jnp.float64, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_values_and_derivatives_are_finite_at_every_edge(x64, dtype):
     rows = edges(dtype)
     args = tuple(jnp.asarray(np.stack(a), dtype) for a in zip(*(r[:5] for r in rows.values()), strict=True))

@@ -79,6 +79,7 @@ def test_no_array_of_n_times_n_exists_for_a_policy_of_a_million():
     assert largest_array(jaxpr) <= 4 * (m + 2) * n
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tolerance", [3e-3])
 def test_float32_steps_are_those_of_float64(x64, tolerance):
     """Relative to the region's size, over all cases away from a change of case."""

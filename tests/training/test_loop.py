@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 
 from metacpo.config.schema import Config
-from metacpo.envs.families.navigation import EPISODE_LENGTH
 from metacpo.run_folder import RunError, RunExistsError
 from metacpo.training import checkpoint, loop, runs
 from metacpo.training.tags import describe
 
-SMOKE = Config.preset("point-circle-smoke", env="navigation", iterations=4, checkpoint_every=3)
+SMOKE = Config.preset("point-circle-smoke", env="bandit", meta={"steps": 1}, iterations=4, checkpoint_every=3)
 COUNTERS = ("iteration", "env_steps", "seconds")
 
 
@@ -88,8 +87,8 @@ def test_a_run_folder_holds_the_run(straight):
 
 def test_env_steps_count_every_step_of_every_episode(straight):
     meta, warmup = SMOKE.meta, SMOKE.warmup
-    first = EPISODE_LENGTH * warmup.tasks * warmup.episodes
-    steps = EPISODE_LENGTH * meta.tasks * (meta.steps + 1) * meta.episodes
+    first = warmup.tasks * warmup.episodes
+    steps = meta.tasks * (meta.steps + 1) * meta.episodes
     assert [int(row["env_steps"]) for row in rows(straight.path)] == [first + k * steps for k in range(4)]
 
 

@@ -1,7 +1,5 @@
 """Costs that the families share, graded or as indicators, and several costs as one."""
 
-from typing import TypeVar
-
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +8,6 @@ from jaxtyping import Array, Bool, Float, Key
 from metacpo.envs.base import CostKind, Environment, State, cost_kind
 from metacpo.envs.tasks import Task, TaskDistribution
 from metacpo.envs.wrapped import Wrapped
-
-Costs = TypeVar("Costs", Array, np.ndarray)
 
 
 def wall_cost(position: Float[Array, " 2"], wall: Float[Array, ""]) -> Float[Array, ""]:
@@ -33,9 +29,9 @@ def of_kind(kind: CostKind, cost: Float[Array, "*batch m"]) -> Float[Array, "*ba
     return cost if kind == "graded" else jnp.where(cost > 0, 1.0, cost)
 
 
-def total_cost(env: Environment, cost: Costs) -> Costs:
-    """[*batch, m] -> [*batch]: what a step costs in all. The sum; of indicators 1 where any is 1, as upstream has it:
-    a step outside of the walls and in a hazard is one unsafe step."""
+def total_cost(env: Environment, cost: Float[Array | np.ndarray, "*batch m"]) -> Float[Array | np.ndarray, "*batch"]:
+    """What a step costs in all: the sum; of indicators 1 where any is 1, as upstream has it. A step outside of the walls
+    and in a hazard is one unsafe step."""
     total = cost.sum(axis=-1)
     return total.clip(max=1) if cost_kind(env) == "indicator" else total
 

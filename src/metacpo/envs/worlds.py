@@ -84,7 +84,7 @@ class VectorState:
         """The last step's costs [N], their total first."""
         costs = np.array(self.state.cost, np.float64)
         named = {f"cost_{name}": costs[:, j].copy() for j, name in enumerate(self.env.cost_names)}
-        return {"cost": total_cost(self.env, costs)} | named
+        return {"cost": np.asarray(total_cost(self.env, costs))} | named
 
     def limits(self) -> dict[str, np.ndarray]:
         """What an episode's costs should stay below: [N], or [N, m] where each cost has its own."""

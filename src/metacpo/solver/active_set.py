@@ -44,31 +44,32 @@ class Pivots(eqx.Module):
 
 
 class _Program(eqx.Module):
-    """K, a and d = Ra of `positive_multipliers`, and what a row's v_j may be beside A: loose if it depends on A."""
+    """K, a and d = Ra of `positive_multipliers`; what v_j may be beside A; and the unit of what rounding adds to it."""
 
     K: Float[Array, "m m"]
     a: Float[Array, " k"]
     d: Float[Array, " m"]
     allowed: Bool[Array, " m"]
     tight: Float[Array, ""]
-    loose: Float[Array, ""]
+    unit: Float[Array, ""]
 
     def waiting(self, s: Pivots) -> tuple[Float[Array, " m"], Bool[Array, " m"]]:
         """v where the row waits to enter, else −∞; and which rows depend on A."""
-        size = jnp.where(self.allowed, jnp.diagonal(self.K), 1)
-        dependent = ~s.rows & (jnp.diagonal(s.table) <= rank_tolerance(size.dtype) * size)
+        m, size = s.rows.shape[0], jnp.where(self.allowed, jnp.diagonal(self.K), 1)
+        # σ_p = K_pp − K_pA z: its terms have the size of (√K_pp + Σ_A |z_j| √K_jj)², and it their rounding.
+        z = jnp.where(s.rows[:, None], jnp.abs(s.table[:, :m]), 0)
+        relative = rank_tolerance(size.dtype) * (1 + 0.04 * (1 + jnp.sqrt(size) @ z / jnp.sqrt(size)) ** 2)
+        dependent = ~s.rows & (jnp.diagonal(s.table) <= relative * size)
         v = self.d - self.K @ s.eta
-        waits = self.allowed & ~s.rows & (v > jnp.where(dependent, self.loose, self.tight))
+        waits = self.allowed & ~s.rows & (v > self.tight + jnp.where(dependent, jnp.sqrt(relative) * self.unit, 0))
         return jnp.where(waits, v, -jnp.inf), dependent
 
     def pivot(self, s: Pivots, entering: Int[Array, ""]) -> tuple[Pivots, Int[Array, ""]]:
         """One row joins A or leaves it; and the row that is still to enter, −1 for none."""
-        m = s.rows.shape[0]
-        v, dependent = self.waiting(s)
+        m, (v, dependent) = s.rows.shape[0], self.waiting(s)
         # The row that has begun to enter goes on until it has joined, or waits no longer.
         p = jnp.where((entering >= 0) & (v[entering] > 0), entering, jax.lax.argmax(v, 0, jnp.int32))
         satisfied = v[p] == -jnp.inf
-
         z = jnp.where(s.rows, s.table[:, p], 0)
         usable = z > 100 * float(jnp.finfo(v.dtype).eps)
         ratio = jnp.where(usable, s.eta / jnp.where(usable, z, 1), jnp.inf)
@@ -91,7 +92,8 @@ class _Program(eqx.Module):
 
 
 def rank_tolerance(dtype) -> float:
-    """A row is dependent on those of A if its squared distance from their span is this part of its square."""
+    """A row depends on those of A if its squared distance σ from their span is this part of its square; and more where
+    A is nearly dependent itself, which multiplies rounding: 100 eps + 4 eps(1 + Σ|z|)², of which 0.8 eps were seen."""
     return 100 * float(jnp.finfo(dtype).eps)
 
 
@@ -103,20 +105,18 @@ def positive_multipliers(
     It is the dual of the projection of a point on {c + Bx ≤ 0}: K holds the rows' inner products, v = d − Kη their
     values c + Bx at the x that belongs to η, and η_j > 0 only where v_j = 0.
 
-    One row p with v_p > 0 after the other enters: η_p grows by u and η_A shrinks by uz, z = K_AA⁻¹K_Ap, which
-    keeps v_A = 0 and lowers v_p by uσ, σ = K_pp − K_pA z. Either v_p = 0 is reached and p joins A, or an η_j
-    is 0 before that and j leaves. The dual value rises with every row that joins: no set A comes twice.
+    One row p with v_p > 0 after the other enters: η_p grows by u and η_A shrinks by uz, z = K_AA⁻¹K_Ap, which keeps
+    v_A = 0 and lowers v_p by uσ, σ = K_pp − K_pA z. Either v_p = 0 is reached and p joins A, or an η_j is 0 before
+    that and j leaves. The dual value rises with every row that joins: no set A comes twice.
 
     Rows with `allowed` False take no part. K_jj > 0 for the others. A row is held if v_j ≤ 100 eps(1 + max|d|);
-    one that depends on A (σ ≤ `rank_tolerance`·K_jj) to the root of that tolerance times 1 + max|R_j1|, and it
-    never joins beside A: of parallel rows only the tightest is in A.
+    one that depends on A (`rank_tolerance`) to the root of that tolerance times 1 + max|R_j1|, and it never joins
+    beside A: of parallel rows only the tightest is in A.
     """
     d = R @ a
     limit = 8 * K.shape[0] + 16  # every row enters a few times and leaves as often; random problems need about 2|A|
-    scale = 1 + jnp.max(jnp.abs(jnp.where(allowed, d, 0)))
-    tight = 100 * float(jnp.finfo(K.dtype).eps) * scale
-    loose = tight + rank_tolerance(K.dtype) ** 0.5 * (1 + jnp.max(jnp.abs(jnp.where(allowed, R[:, 0], 0))))
-    program = _Program(K, a, d, allowed, tight, loose)
+    scale, unit = (1 + jnp.max(jnp.abs(jnp.where(allowed, v, 0))) for v in (d, R[:, 0]))
+    program = _Program(K, a, d, allowed, 100 * float(jnp.finfo(K.dtype).eps) * scale, unit)
     no, count = like(d, False), like(d, 0)
     start = Pivots(jnp.zeros_like(d), like(d, False, d.shape), jnp.concatenate([K, R], axis=1), no, count, no)
 

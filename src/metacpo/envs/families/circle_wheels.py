@@ -75,7 +75,7 @@ class CircleWheels:
     def tasks(self) -> TaskDistribution:
         course = self.known.tasks
         return TaskDistribution(
-            parameters=course.parameters | CAR,
+            parameters={**course.parameters, **CAR},
             draw={
                 "train": _draw(course, gain=(0.5, 1.5), mass=(0.7, 1.5), friction=(0.5, 1.5)),
                 "shifted": _draw(course, gain=(1.5, 2.0), mass=(1.5, 2.0), friction=(0.3, 0.5)),
