@@ -57,9 +57,8 @@ def after_updates(confidence, T, B, start):
 
 
 @pytest.mark.parametrize(("T", "B"), [pytest.param(1, 60, marks=pytest.mark.slow), (12, 20)])
-@pytest.mark.parametrize(
-    "start", [pytest.param(0.25, marks=pytest.mark.slow), 0.38]
-)  # from within the limit, and from beyond it
+# From within the limit, and from beyond it.
+@pytest.mark.parametrize("start", [pytest.param(0.25, marks=pytest.mark.slow), 0.38])
 @pytest.mark.parametrize("confidence", [0.5, pytest.param(0.8, marks=pytest.mark.slow), 0.95])
 def test_the_share_of_updates_within_the_limit_is_the_confidence(T, B, start, confidence):
     mean, case = after_updates(confidence, T, B, start)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metacpo.solver import Case, CGSettings, Implicit, solve
+from metacpo.solver import Case, Solved, solve
 
 from . import differentiated
 from .problems import EXACT_MANY, problem_rows, random_rows_batch
@@ -19,10 +19,10 @@ N, M = 5, 3
 PER_CASE = 4
 
 
-def outputs(args, adjoint=None, cg=EXACT_MANY):
+def outputs(args, solved=None):
     """(x, λ, ν) as one vector, and the solution. H is symmetrised, so that each entry of it is an input."""
     g, b, c, h, delta, weight = args
-    sol = solve(problem_rows(g, b, c, (h + h.T) / 2, delta, weight), cg=cg, adjoint=adjoint)
+    sol = solve(problem_rows(g, b, c, (h + h.T) / 2, delta, weight), cg=EXACT_MANY, solved=solved)
     return jnp.concatenate([sol.step, sol.lam[None], sol.nu]), sol
 
 
@@ -130,27 +130,34 @@ def test_the_differentiated_cone_program_equals_its_own_differences(directions, 
             assert abs(np.sum(gradient[part] * move) - difference) < 1e-6 * scale, (name, i)
 
 
-def unrolled(times, v, settings):
-    """Textbook conjugate gradients of `max_steps` iterations, differentiated through their arithmetic."""
+def unrolled(h, v):
+    """h⁻¹v by N iterations of textbook conjugate gradients, differentiated through their arithmetic."""
     y, r, p = jnp.zeros_like(v), v, v
-    for _ in range(settings.max_steps):
-        hp = times(p)
+    for _ in range(N):
+        hp = h @ p
         alpha = (r @ r) / (p @ hp)
         y, r_new = y + alpha * p, r - alpha * hp
         p, r = r_new + (r_new @ r_new) / (r @ r) * p, r_new
-    return y, jnp.asarray(settings.max_steps, v.dtype)
+    return y
+
+
+def solved_by_iterations(g, b, c, h, delta, weight):
+    """H⁻¹ of all rows for `solve`, through the iterations."""
+    rows, h = jnp.concatenate([g[None], b]), (h + h.T) / 2
+    y = jax.vmap(lambda v: unrolled(h, v))(rows)
+    hy = jax.lax.stop_gradient(y @ h)
+    return Solved(rows, y, hy, jnp.full(M + 1, N, jnp.int32), jnp.ones(M + 1, bool))
 
 
 @pytest.mark.slow
 def test_the_implicit_derivative_is_that_of_the_iterations(x64, chosen):
     """n iterations are exact, and then both are."""
 
-    def gradient(adjoint, *args):
-        return jax.grad(lambda *a: jnp.sum(jnp.sin(3 * outputs(a, adjoint, CGSettings(0.0, 0.0, N))[0])), range(6))(
-            *args
-        )
+    def gradient(solved, *args):
+        return jax.grad(lambda *a: jnp.sum(jnp.sin(3 * outputs(a, solved(*a))[0])), range(6))(*args)
 
-    implicit, through = (quick_jit(jax.vmap(partial(gradient, adjoint)))(*chosen) for adjoint in (Implicit(), unrolled))
+    ways = lambda *args: None, solved_by_iterations
+    implicit, through = (quick_jit(jax.vmap(partial(gradient, solved)))(*chosen) for solved in ways)
     for one, other in zip(implicit, through, strict=True):
         scale = np.max(np.abs(one), axis=tuple(range(1, one.ndim)), keepdims=True) + 1e-3
         np.testing.assert_allclose(one / scale, other / scale, rtol=0, atol=1e-6)

@@ -30,8 +30,10 @@ def of_kind(kind: CostKind, cost: Float[Array, "*batch m"]) -> Float[Array, "*ba
 
 
 def total_cost(env: Environment, cost: Float[Array | np.ndarray, "*batch m"]) -> Float[Array | np.ndarray, "*batch"]:
-    """What a step costs in all: the sum; of indicators 1 where any is 1, as upstream has it. A step outside of the walls
-    and in a hazard is one unsafe step."""
+    """What a step costs in all: the sum; of indicators 1 where any is 1, as upstream has it.
+
+    A step outside of the walls and in a hazard is one unsafe step.
+    """
     total = cost.sum(axis=-1)
     return total.clip(max=1) if cost_kind(env) == "indicator" else total
 

@@ -3,7 +3,7 @@
 minimise gᵀx   subject to   c_j + b_jᵀx ≤ 0,   ½ xᵀHx ≤ δ
 """
 
-from metacpo.solver.cg import CGSettings, Implicit, Solved, inverse_times, relative_residual, row_sizes
+from metacpo.solver.cg import CGSettings, Solved, inverse_times, relative_residual, row_sizes
 from metacpo.solver.line_search import backtrack
 from metacpo.solver.problem import Case, Problem, Solution, Stats
 from metacpo.solver.rows import nearest_feasible
@@ -12,7 +12,6 @@ from metacpo.solver.step import solve
 __all__ = [
     "CGSettings",
     "Case",
-    "Implicit",
     "Problem",
     "Solution",
     "Solved",

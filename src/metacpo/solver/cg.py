@@ -31,33 +31,23 @@ class CGSettings(eqx.Module):
     smallest_eigenvalue: float = eqx.field(static=True, default=0.0)
 
 
-class Implicit(eqx.Module):
-    """The adjoint dy = H⁻¹(dv − dH y) of every y = H⁻¹v: one more solve for each derivative, whatever found y.
+def implicit(
+    times: Product, v: Float[Array, " n"], settings: CGSettings
+) -> tuple[Float[Array, " n"], Float[Array, ""]]:
+    """`conjugate_gradients`, with the adjoint dy = H⁻¹(dv − dH y) of every y = H⁻¹v: one more solve for a derivative.
 
-    Both modes, every order; memory does not grow with the iterations.
+    In v and in what `times` closes over, in both modes and every order; memory does not grow with the iterations.
     """
+    # The count travels as one more entry of y, on which H is 1: JAX's own way, has_aux, fails under jacfwd with
+    # vmap, and a right-hand side of two arrays cannot be transposed where one of them is constant.
 
-    def __call__(
-        self, times: Product, v: Float[Array, " n"], settings: CGSettings
-    ) -> tuple[Float[Array, " n"], Float[Array, ""]]:
-        """`conjugate_gradients`, differentiated in v and in what `times` closes over."""
-        # The count travels as one more entry of y, on which H is 1: JAX's own way, has_aux, fails under jacfwd with
-        # vmap, and a right-hand side of two arrays cannot be transposed where one of them is constant.
+    def inverse(matvec: Product, v: Float[Array, " n"]) -> Float[Array, " n"]:
+        return jnp.append(*conjugate_gradients(lambda y: matvec(jnp.append(y, 0))[:-1], v[:-1], settings))
 
-        def inverse(matvec: Product, v: Float[Array, " n"]) -> Float[Array, " n"]:
-            return jnp.append(*conjugate_gradients(lambda y: matvec(jnp.append(y, 0))[:-1], v[:-1], settings))
-
-        solution = jax.lax.custom_linear_solve(
-            lambda y: jnp.append(times(y[:-1]), y[-1]), jnp.append(v, 0), inverse, symmetric=True
-        )
-        return solution[:-1], solution[-1]
-
-
-# How y = H⁻¹v is differentiated: from v ↦ Hv, v and the settings to what `conjugate_gradients` returns.
-Adjoint = Callable[
-    [Product, Float[Array, " n"], CGSettings],
-    tuple[Float[Array, " n"], Float[Array, ""]],
-]
+    solution = jax.lax.custom_linear_solve(
+        lambda y: jnp.append(times(y[:-1]), y[-1]), jnp.append(v, 0), inverse, symmetric=True
+    )
+    return solution[:-1], solution[-1]
 
 
 class Solved(eqx.Module):
@@ -74,7 +64,7 @@ class Solved(eqx.Module):
     def of(metric: Operator | None, v: Float[Array, "k n"], settings: CGSettings) -> "Solved":
         """One batched solve for all rows of v, scaled to size 1 meanwhile: squares of large numbers overflow."""
         size = row_sizes(v)
-        y, hy, iterations, definite = inverse_times(metric, v / size[:, None], settings, Implicit())
+        y, hy, iterations, definite = inverse_times(metric, v / size[:, None], settings)
         return Solved(v, y * size[:, None], hy * size[:, None], iterations, definite)
 
     def combined(self, weights: Float[Array, "j k"]) -> "Solved":
@@ -111,20 +101,19 @@ def relative_residual(rhs: Float[Array, "k n"], hy: Float[Array, "k n"]) -> Floa
 
 
 def inverse_times(
-    metric: Operator | None, rhs: Float[Array, "k n"], settings: CGSettings, adjoint: Adjoint
+    metric: Operator | None, rhs: Float[Array, "k n"], settings: CGSettings
 ) -> tuple[Float[Array, "k n"], Float[Array, "k n"], Int[Array, " k"], Bool[Array, " k"]]:
     """y_i ≈ H⁻¹v_i for every row v_i of `rhs`, all rows in one batched solve; Hy_i; the iterations of each; and
     whether H is positive along every direction that these searched.
 
-    y is differentiated as `adjoint` says, with the same settings, also with respect to whatever the operator closes
-    over; Hy is constant under differentiation. A y_i that comes out non-finite (H is singular, or not finite itself)
-    is 0.
+    y is differentiated implicitly, with the same settings, also with respect to whatever the operator closes over; Hy
+    is constant under differentiation. A y_i that comes out non-finite (H is singular, or not finite itself) is 0.
     """
     if metric is None:
         k = rhs.shape[0]
         return rhs, jax.lax.stop_gradient(rhs), jnp.zeros(k, jnp.int32), jnp.ones(k, bool)
     times = product(metric, rhs.dtype)
-    y, count = jax.vmap(lambda v: adjoint(times, v, settings))(rhs)
+    y, count = jax.vmap(lambda v: implicit(times, v, settings))(rhs)
     hy = jax.vmap(times)(jax.lax.stop_gradient(y))
     count = jax.lax.stop_gradient(count)
     return y, jax.lax.stop_gradient(hy), jnp.abs(count).astype(jnp.int32), count >= 0

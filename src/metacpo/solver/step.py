@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from metacpo.solver.cg import Adjoint, CGSettings, Implicit, Solved, inverse_times, relative_residual, row_sizes
+from metacpo.solver.cg import CGSettings, Solved, inverse_times, relative_residual, row_sizes
 from metacpo.solver.closed_form import solve_one
 from metacpo.solver.dense import dot
 from metacpo.solver.error_bounds import error_bound, gradient_error
@@ -38,7 +38,6 @@ def solve(
     *,
     cg: CGSettings | None = None,
     derivative_floor: float = 1e-3,
-    adjoint: Adjoint | None = None,
     solved: Solved | None = None,
 ) -> Solution:
     """Solve  min gᵀx  s.t.  c_j + b_jᵀx ≤ 0,  ½ xᵀHx ≤ δ  (j = 1..m); shapes, units and signs in `Problem`.
@@ -47,8 +46,8 @@ def solve(
     shortened. `solved`: H⁻¹ of the rows (g, b_1, ..., b_m), where they are known already; nothing is solved then.
 
     The derivative in g, b, c, δ, weight and whatever H closes over is described at the head of this module; both modes,
-    every order. `adjoint` (default `Implicit()`) says how it goes through H⁻¹; `case`, `active`, `residual` and `stats`
-    are constant.
+    every order; through H⁻¹ it is implicit (`cg.implicit`), or that of `solved`. `case`, `active`, `residual` and
+    `stats` are constant.
 
     Raises ValueError for a shape that does not fit and, where numbers are known (outside of jit, vmap and grad),
     for a g, b or c that is not finite, δ ≤ 0 or a weight ≤ 0.
@@ -58,7 +57,7 @@ def solve(
     numbers = problem.g, problem.b, problem.c, problem.delta, problem.weight
     check_shapes(*numbers, problem.metric)
     check_values(*numbers)
-    cg, adjoint = CGSettings() if cg is None else cg, Implicit() if adjoint is None else adjoint
+    cg = CGSettings() if cg is None else cg
     g, b, c, delta, weight, finite = finite_inputs(*numbers)
 
     # x does not change when g, or b_j and c_j, are scaled. Scaled to size 1 nothing under- or overflows below;
@@ -67,7 +66,7 @@ def solve(
     scale = row_sizes(rows)
     rows, c = rows / scale[:, None], c / scale[1:]
     if solved is None:
-        y, hy, iterations, positive = inverse_times(problem.metric, rows, cg, adjoint)
+        y, hy, iterations, positive = inverse_times(problem.metric, rows, cg)
     else:
         y, hy, iterations, positive = _scaled(solved, scale)
     finite = finite & jnp.all(jnp.isfinite(hy)) & jnp.all(positive)
