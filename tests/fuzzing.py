@@ -78,8 +78,8 @@ BOX = "│╭╮╰╯─"
 
 
 def is_box(said: str) -> bool:
-    """Whether tyro says in its own frame, which ends with a hint at --help, what it cannot read."""
-    return said[:1] == BOX[1] and "--help" in said and said.rstrip()[-1] == BOX[4]
+    """Whether tyro says what it cannot read: in a frame, or below a title where there are no such characters."""
+    return said[:1] in (BOX[1], " ") and "--help" in said
 
 
 def one_line(said: str) -> bool:

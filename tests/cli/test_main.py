@@ -6,6 +6,7 @@ import importlib
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from metacpo.adaptation import evaluate as evaluation
 from metacpo.adaptation import files, tables
 from metacpo.cli import main as cli
 from metacpo.config.schema import Config
+from metacpo.runtime import references
 from metacpo.training import checkpoint, loop, runs
 from metacpo.training.setup import build
 from metacpo.training.state import init_state
@@ -272,6 +274,13 @@ def test_every_verb_has_help(verb, capsys):
     captured = capsys.readouterr()
     assert f"usage: metacpo {verb}" in captured.out
     assert captured.err == ""
+
+
+def test_the_installed_command_is_this_one():
+    """What pip writes into bin/ imports; `python -m`, which the other tests take, would not notice."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert project["scripts"].keys() == {"metacpo"}
+    assert references.load(project["scripts"]["metacpo"], "command") is cli.entry
 
 
 def test_help_lists_the_verbs_without_importing_jax():

@@ -113,7 +113,7 @@ def test_an_episode_is_that_of_the_bare_functions(name, split):
         assert (terminated, truncated) == (bool(state.terminated), bool(state.truncated))
         costs = [info[f"cost_{named}"] for named in bare.cost_names]
         np.testing.assert_allclose(costs, state.cost, atol=1e-6)
-        assert type(info["cost"]) is float and info["cost"] == total_cost(bare, np.asarray(costs))
+        assert type(info["cost"]) is float and info["cost"] == float(total_cost(bare, np.asarray(costs)[None])[0])
     np.testing.assert_allclose(obs, state.obs, atol=1e-5)
 
 

@@ -221,7 +221,7 @@ def test_a_step_costs_by_degrees_or_0_or_1_in_total(kind, each, total):
     env = make("point-button-hazard", cost_kind=kind)
     cost = of_kind(kind, jnp.array([2.0, 0.25, 0.0]))
     np.testing.assert_array_equal(cost, each)
-    assert float(total_cost(env, cost)) == float(total_cost(env, np.asarray(cost))) == total
+    assert float(total_cost(env, cost)) == total == float(total_cost(env, np.asarray(cost)[None])[0])
     assert float(total_cost(SummedCosts(env), jnp.array([0.25]))) == 0.25
 
 

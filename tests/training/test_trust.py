@@ -236,7 +236,7 @@ def test_other_formats_are_refused_by_name(tmp_path):
     config.write_text(text.replace("format = 1\n", ""))  # from before the number was written
     assert runs.open_run(tmp_path / "run").config.iterations == 3
     for number, words in (
-        ("3", "format 3 is newer than this metacpo, which reads 2; update"),
+        ("4", "format 4 is newer than this metacpo, which reads 3; update"),
         ("0", "format 0 is not"),
     ):
         config.write_text(text.replace("format = 1\n", f"format = {number}\n"))
