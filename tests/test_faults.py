@@ -110,6 +110,7 @@ def moved(states) -> list[bool]:
     return [bool(jnp.any(a.theta != b.theta)) for a, b in pairwise(states)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", sorted(set(faults.FAULTS) - {"huge-cost"}))
 def test_every_number_stays_finite(fault):
     assert_finite(*faulty(fault))

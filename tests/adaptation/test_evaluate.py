@@ -61,6 +61,7 @@ def test_splits_are_those_of_the_task_distribution(result):
     assert np.all((radius["shifted"] >= 2.0) & (radius["shifted"] <= 2.5))
 
 
+@pytest.mark.slow
 def test_the_seed_decides_everything_and_the_limit_only_the_limit(run, result):
     said = []
     again = evaluate(run.setup, run.state, CONFIG.adaptation, SPLITS, seed=0, say=said.append)

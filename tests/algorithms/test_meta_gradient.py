@@ -220,6 +220,7 @@ def test_pooled_data_give_the_mean_over_tasks(x64):
     np.testing.assert_allclose(together[1], jnp.mean(c, axis=0))
 
 
+@pytest.mark.slow
 def test_without_inner_steps_the_outer_update_is_cpo_on_pooled_data(x64):
     theta, rule, inner_state = initial(), CPO["kl"], InnerState.init(1)
 

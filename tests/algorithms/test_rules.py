@@ -110,6 +110,7 @@ def test_per_task_constraints_average_to_the_mean(x64, walked):
     assert not np.allclose(b_other[1], b_each[1])
 
 
+@pytest.mark.slow
 def test_the_outer_constraints_get_the_outer_margins_and_no_others(x64, walked):
     """A task's own c gets its margin; a mean over tasks √(Σ margin²)/M."""
     theta, loop = walked
@@ -167,6 +168,7 @@ def test_the_gradient_without_hessians_is_the_score_at_the_meta_policy(x64, walk
     np.testing.assert_allclose(g, jax.grad(expected)(theta), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_regret_bound_pulls_theta_to_the_adapted_and_the_size_to_its_best(x64, walked):
     """F = KL/(ηK) + ½ηÂ² is least in η at √(2·KL/(K·Â²)), where both terms are equal."""
     theta, loop = walked

@@ -135,6 +135,7 @@ def updated():
     return lambda signal, limit, known=1.0: run(jnp.float32(signal), jnp.float32(limit), jnp.float32(known), keys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "limit", [pytest.param(20.0, marks=pytest.mark.slow), 11.0]
 )  # within (12 are paid), and broken

@@ -134,6 +134,7 @@ def test_what_is_not_finite_moves_nothing(move):
         np.testing.assert_array_equal(found.step, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("move", MOVES, ids=lambda move: type(move).__name__)
 def test_zero_gradients_are_no_trouble(move):
     """g = 0 and b = 0: no step, and derivatives that are finite."""

@@ -39,6 +39,7 @@ def follow(tmp_path, monkeypatch):
     ENVIRONMENTS.update(registered)
 
 
+@pytest.mark.slow
 def test_the_solver_alone(follow):
     names = follow("tutorials/solver")
     assert names["solution"].case == Case.BINDING and names["solution"].nu > 0

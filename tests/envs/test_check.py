@@ -157,6 +157,7 @@ def test_a_fault_stops_a_training_with_one_line():
         require(BROKEN["nan-cost"]())
 
 
+@pytest.mark.slow
 def test_what_draws_numbers_is_named_as_the_environment_has_it():
     (finding,) = check(BROKEN["not-deterministic"]())
     assert finding.text.endswith("; draw from jax.random only")

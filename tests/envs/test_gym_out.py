@@ -117,7 +117,7 @@ def test_an_episode_is_that_of_the_bare_functions(name, split):
     np.testing.assert_allclose(obs, state.obs, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["indicator", "graded"])
+@pytest.mark.parametrize("kind", ["indicator", pytest.param("graded", marks=pytest.mark.slow)])
 def test_the_named_costs_are_paid_and_make_the_total(kind):
     """Straight on, over the walls at 0.05 m, from 20 starts on a floor of many hazards: one is met beyond a wall."""
     task = {"wall": 0.05, "hazards": 8, "extent": 2.0}
@@ -155,7 +155,8 @@ def vector_pair(name: str, count: int, **settings) -> tuple[gymnasium.vector.Vec
 
 @pytest.mark.parametrize(
     ("name", "steps"),
-    [(name, 8) for name in BOUNDED if name != "navigation"] + [("navigation", 210), ("bandit", 6), ("tabular", 40)],
+    [(name, 8) for name in BOUNDED if name != "navigation"]
+    + [pytest.param("navigation", 210, marks=pytest.mark.slow), ("bandit", 6), ("tabular", 40)],
 )
 def test_the_vector_entry_point_gives_what_sync_vector_env_gives(name, steps):
     """Also through the ends of episodes, where both reset one step later."""

@@ -97,6 +97,7 @@ def test_places_must_be_given_where_the_model_has_them():
         MujocoC(POINT_BUTTON, 10, 1).reset(jnp.zeros(3), jnp.zeros(3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(NAMES[0], marks=pytest.mark.slow), NAMES[1]])
 def test_vmap_equals_a_loop(name):
     env = made(name, 2)
@@ -136,6 +137,7 @@ def test_contract(name):
     assert env.observation_size == sizes[name]
 
 
+@pytest.mark.slow
 def test_the_layout_lasts_an_episode_and_differs_between_episodes():
     env = make("point-button-hazard")
     start, states, _, tasks = wander(env)

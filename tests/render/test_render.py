@@ -103,6 +103,7 @@ def test_the_recorded_episode_is_the_rollout_of_its_key(preset, tmp_path):
     np.testing.assert_array_equal(valid[0, 0], expected.valid[:, 0] > 0)
 
 
+@pytest.mark.slow
 def test_episodes_begin_alike_and_count_what_the_limit_limits(flat):
     run, evaluation = flat
     result = evaluation.splits[0]

@@ -106,6 +106,7 @@ def test_the_steps_that_were_used_stand_below_the_table(tmp_path):
     assert note in write_report([first, second]).read_text()
 
 
+@pytest.mark.slow
 def test_table_shows_episodes_above_and_the_worst_task_where_they_are_known(report, tmp_path):
     wider = Reader(write_report([write_run(tmp_path / "wider", wider=True)]).read_text()).cells
     assert wider[2].startswith("11.5 → 41.5") and "95\u00a0% interval" in wider[2]
@@ -226,6 +227,7 @@ def write_held_out_paths(folder, columns=(), cells=lambda x: ()):
     write_table(folder / "paths.csv", ["split", "task", "stage", "episode", "t", "x", "y", *columns], rows)
 
 
+@pytest.mark.slow
 def test_paths_count_the_unsafe_steps(tmp_path):
     folder = write_run(tmp_path / "run")
     write_held_out_paths(folder)  # an older version: what lies behind the walls is unsafe

@@ -83,7 +83,7 @@ def test_the_derivative_of_an_invalid_step_is_zero():
     np.testing.assert_array_equal(quick_jit(jax.grad(total))(g), 0)
 
 
-@pytest.mark.parametrize("m", [1, 2])
+@pytest.mark.parametrize("m", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_inside_shard_map(m):
     g, b, c = rows(m)
     h = jnp.diag(jnp.arange(1.0, 6.0))

@@ -54,6 +54,7 @@ def test_errors_are_infinite_where_nothing_is_known(x64):
     assert jnp.isinf(stats.error) and jnp.isinf(stats.gradient_error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("m", [1, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "violated",

@@ -64,6 +64,7 @@ def test_degenerate_rows_by_hand(x64):
         assert sol.stats.converged[i], name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, pytest.param(jnp.float64, marks=pytest.mark.slow)])
 def test_values_and_derivatives_are_finite_at_degenerate_rows(x64, dtype):
     """First and second derivatives; steps and λ, ν; and δ → 0."""

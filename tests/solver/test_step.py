@@ -92,7 +92,8 @@ def test_recovery_step_lowers_the_constraint_as_far_as_the_region_allows(x64):
     np.testing.assert_allclose(sol.lam, 1.5)  # νb + λx = 0
 
 
-@pytest.mark.parametrize("m", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("m", [1, 3])
 def test_multipliers_of_infeasible_problems_are_those_of_the_violation(x64, m):
     """ν_j = w_j(c_j + b_jᵀx)₊/s_j and Σ ν_j b_j + λHx = 0, whatever m is, and λ is ∂/∂δ of what is minimised."""
     g, b, c, h, delta, weight = random_rows_batch(300, 6, m, seed=3)

@@ -166,6 +166,7 @@ def test_resuming_a_finished_run_changes_nothing(straight):
     assert (straight.path / "metrics.csv").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_run(straight, tmp_path):
     run = loop.train(dataclasses.replace(SMOKE, seed=1, iterations=1), tmp_path / "run")
     assert without_time(run.path)[0] != without_time(straight.path)[0]

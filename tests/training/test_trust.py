@@ -193,7 +193,9 @@ cli.entry()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-@pytest.mark.parametrize(("where", "iterations"), [("compiling", 0), ("computing", 1)])
+@pytest.mark.parametrize(
+    ("where", "iterations"), [("compiling", 0), pytest.param("computing", 1, marks=pytest.mark.slow)]
+)
 def test_a_signal_ends_a_run_in_time_whatever_it_does(tmp_path, where, iterations, number):
     """The states before are saved, the computation that does not end is left behind."""
     TINY.save(tmp_path / "bandit.toml")
