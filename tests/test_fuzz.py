@@ -69,7 +69,7 @@ def loads(path: Path) -> None:
     assert Config.saved(path) == config
 
 
-@cases(400)
+@cases(1000)
 @given(trees())
 def test_any_tree_of_settings(tmp_path, tree):
     (tmp_path / "any.toml").write_text(tomli_w.dumps(tree), encoding="utf-8")
@@ -77,7 +77,7 @@ def test_any_tree_of_settings(tmp_path, tree):
 
 
 @pytest.mark.slow
-@cases(400)
+@cases(1000)
 @given(st.binary(max_size=200) | st.sampled_from(PRESETS).flatmap(damaged))
 def test_any_bytes_as_settings(tmp_path, data):
     (tmp_path / "any.toml").write_bytes(data)
@@ -114,14 +114,14 @@ def reads(path: Path) -> None:
         assert 0 < len(runs) == len({(run.variant, run.config.seed) for run in runs})
 
 
-@cases(300)
+@cases(1000)
 @given(studies())
 def test_any_study(tmp_path, tree):
     (tmp_path / "study.toml").write_text(tomli_w.dumps(tree), encoding="utf-8")
     reads(tmp_path / "study.toml")
 
 
-@cases(100)
+@cases(300)
 @given(st.sampled_from(STUDIES).flatmap(damaged) | st.sampled_from(BOMBS).map(str.encode))
 def test_any_bytes_as_a_study(tmp_path, data):
     (tmp_path / "study.toml").write_bytes(data)
@@ -177,7 +177,7 @@ def parsed(monkeypatch):
     monkeypatch.setattr(cli, "parse", lambda verb, name, words: verb(Path(words[0]), verbs.AdaptOptions(task=words[1])))
 
 
-@cases(400)
+@cases(1200)
 @given(st.text(max_size=20) | (junk | TASKS).map(lambda x: json.dumps(x, default=str)))
 @example(NESTED[0])
 @example(NESTED[1])
@@ -188,7 +188,7 @@ def test_any_task(tmp_path, adapting, parsed, task):
     ends_well(["adapt", str(tmp_path), task], tmp_path)
 
 
-@cases(50)
+@cases(100)
 @given(st.sampled_from(["steps", "tasks", "cost-limit", "seed", "split"]), scalar.map(str))
 def test_any_option_of_a_trial(tmp_path, adapting, option, value):
     ends_well(["adapt", str(tmp_path), f"--{option}={value}"], tmp_path)
@@ -215,7 +215,7 @@ def models(draw) -> bytes:
     return b'"'.join(words)
 
 
-@cases(500)
+@cases(1500)
 @given(st.binary(max_size=100) | models())
 def test_any_mjcf(tmp_path, data):
     (tmp_path / "any.xml").write_bytes(data)

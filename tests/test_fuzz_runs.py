@@ -95,7 +95,7 @@ def inflict(folder: Path, name: str, what: bytes | str) -> None:
         path.write_bytes(what)
 
 
-@cases(30)
+@cases(60)
 @given(data=st.data())
 def test_adapt_with_any_damage(whole, adapting, tmp_path, data):
     name, what = data.draw(harm(whole))
@@ -104,7 +104,7 @@ def test_adapt_with_any_damage(whole, adapting, tmp_path, data):
     ends_well(["adapt", str(folder)], tmp_path)
 
 
-@cases(30)
+@cases(60)
 @given(data=st.data())
 def test_adapt_with_damage_that_the_checksums_agree_with(whole, adapting, tmp_path, data):
     """As a stranger would make it: then the checkpoint's own reader has to refuse what it cannot read."""
@@ -122,7 +122,7 @@ def test_adapt_with_damage_that_the_checksums_agree_with(whole, adapting, tmp_pa
     ends_well(["adapt", str(folder)], tmp_path)
 
 
-@cases(30)
+@cases(60)
 @given(st.lists(st.tuples(st.sampled_from(NAMES), junk), min_size=1, max_size=3))
 def test_adapt_with_any_settings(whole, adapting, tmp_path, changes):
     folder = copied(whole, tmp_path)

@@ -80,7 +80,6 @@ def test_a_safe_rule_comes_near_the_optimum_under_its_limit(preset, name):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("name", ["meta-trpo", "maml-penalty"])
 def test_a_rule_without_a_limit_breaks_it(preset, name):
@@ -90,7 +89,6 @@ def test_a_rule_without_a_limit_breaks_it(preset, name):
     assert paid > 1.5 * float(task.cost_limit[0])
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_the_likelihood_ratio_is_one_where_the_data_were_drawn():
     """At step 0 on D⁰, and of the adapted policies on D^K: what the rollout recorded is what the policy says."""

@@ -136,9 +136,7 @@ def updated():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "limit", [pytest.param(20.0, marks=pytest.mark.slow), 11.0]
-)  # within (12 are paid), and broken
+@pytest.mark.parametrize("limit", [20.0, 11.0])  # within (12 are paid), and broken
 def test_constant_signals_move_little(updated, limit):
     """Reward and cost do not depend on the action: what a critic makes of them is error, scaled up."""
     aware, blind = updated(0.0, limit), updated(0.0, limit, known=0.0)

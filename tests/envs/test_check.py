@@ -108,6 +108,7 @@ BROKEN = {
     "nan-cost": lambda: broken(step=put("cost", lambda s: jnp.where(s.steps == 3, jnp.nan, s.cost))),
     "nan-obs": lambda: broken(step=put("obs", lambda s: s.obs / jnp.where(s.steps == 6, 0.0, 1.0))),
     "negative-cost": lambda: broken(step=put("cost", lambda s: s.cost - 1.0)),
+    "cost-kind": lambda: broken(cost_kind="indicator", step=put("cost", lambda s: 2 * s.cost)),
     "reset-pays": lambda: broken(reset=put("cost", lambda s: s.cost + 1.0)),
     "steps": lambda: broken(step=put("steps", lambda s: s.steps * 0)),
     "ends-at-reset": lambda: broken(reset=put("terminated", lambda s: jnp.bool_(True))),
@@ -145,6 +146,13 @@ def test_what_is_finite_alone_but_not_in_a_sum_or_a_square_is_too_large(words, c
     found = {finding.name: finding for finding in check(broken(step=change)) if finding.fatal}
     assert list(found) == ["too-large"] and words in str(found["too-large"])
     assert not [finding for finding in check(Good()) if finding.fatal]
+
+
+def test_kinds_of_costs():
+    """Costs of 0 and 1 may be called indicators; a kind that there is not is named."""
+    assert check(broken(cost_kind="indicator")) == []
+    (found,) = check(broken(cost_kind="binary"))
+    assert str(found) == "cost-kind: cost_kind is 'binary'; give one of indicator, graded"
 
 
 def test_a_good_environment_passes():

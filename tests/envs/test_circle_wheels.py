@@ -8,6 +8,7 @@ import pytest
 
 from metacpo.envs import make
 from metacpo.envs.check import check
+from metacpo.envs.check_bodies import vary_faults
 from metacpo.envs.families.circle_wheels import CAR, vary
 
 ENV, KNOWN = make("car-circle-wheels"), make("car-circle-hazard")
@@ -85,6 +86,12 @@ def test_draws():
         assert 150 < params["crossed"].sum() < 250
         assert 1.0 <= params["radius"].min() and params["radius"].max() <= 1.5
         assert abs(np.corrcoef(params["left"], params["right"])[0, 1]) < 0.15
+
+
+def test_check_env_tries_the_cars(monkeypatch):
+    assert list(vary_faults(ENV)) == []
+    monkeypatch.setattr(ENV.known.physics.varied, "_vary", lambda model, params: model.body_mass.fill(-1.0))
+    assert "body_mass" in str(next(iter(vary_faults(ENV))))
 
 
 @pytest.mark.slow

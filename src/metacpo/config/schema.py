@@ -70,7 +70,7 @@ class Config:
     iterations: Annotated[int | None, Range("[0, inf)")] = None
     """Meta-iterations, instead of those that total_steps pays for; 0 trains nothing."""
     constraints: Literal["sum", "each"] = "sum"
-    """One constraint on the sum of the environment's costs, or one on each."""
+    """One constraint on the environment's costs in total, or one on each."""
     cost_kind: Literal["indicator", "graded"] | None = None
     """A step costs 0 or 1, or by degrees; the family's own kind if not given."""
     cost_limit: Annotated[CostLimit, Range("[0, inf)")] = 25.0

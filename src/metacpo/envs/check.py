@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from metacpo.envs.base import MEMBERS, ContractError, Environment, State
+from metacpo.envs.base import MEMBERS, ContractError, Environment, State, cost_kind
 from metacpo.envs.check_bodies import broken_world, left_out_by_mjx, vary_faults
 from metacpo.envs.declared import Finding, declared_faults, task_faults
 from metacpo.envs.physics import PhysicsError
@@ -155,6 +155,8 @@ def _episodes(env: Environment) -> Iterator[Finding]:
         if len(negative):
             name = env.cost_names[negative[0][2]]
             yield Finding("negative-cost", f"{name} goes down to {seen.cost.min():g} ({split}); a cost is 0 or more")
+        elif cost_kind(env) == "indicator" and np.any((seen.cost > 0) & (seen.cost != 1) & lives[..., None]):
+            yield Finding("cost-kind", f"cost_kind is 'indicator', but a cost is {seen.cost.max():g} ({split})")
         if np.any(seen.cost[0] != 0) or np.any(seen.reward[0] != 0):
             yield Finding("reset-pays", "reward and cost belong to steps; after a reset both are 0")
         if np.any((seen.steps != np.arange(T + 1)[:, None]) & lives):

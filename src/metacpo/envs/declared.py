@@ -3,11 +3,12 @@
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import numpy as np
 
+from metacpo.envs.base import CostKind
 from metacpo.envs.tasks import SPLITS, TaskError
 from metacpo.runtime.numeric import shown
 
@@ -31,6 +32,8 @@ def declared_faults(env: Any) -> Iterator[Finding]:
     """All that is wrong with what `env` declares."""
     yield from cost_name_faults(env.cost_names)
     yield from length_faults(env.episode_length)
+    if (kind := getattr(env, "cost_kind", "graded")) not in get_args(CostKind):
+        yield Finding("cost-kind", f"cost_kind is {shown(kind)}; give one of {', '.join(get_args(CostKind))}")
     for name in ("observation_size", "action_size"):
         if not _counts(getattr(env, name)):
             yield Finding(

@@ -81,7 +81,9 @@ def make(name: str, physics: str = "mujoco", cost_kind: CostKind | None = None) 
     env = _found(name)
     if cost_kind is not None:
         if not isinstance(env, OfCostKinds):
-            raise UnknownEnvironment(f"cost_kind: {cost_kind!r} is not for {name}, which has no with_cost_kind")
+            raise UnknownEnvironment(
+                f"cost_kind: {cost_kind!r} is not for {name}, which has no with_cost_kind; take settings without it"
+            )
         env = env.with_cost_kind(cost_kind)
     chosen = engine(physics)
     if isinstance(env, OnEngines):

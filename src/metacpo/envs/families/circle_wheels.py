@@ -20,8 +20,8 @@ from metacpo.envs.families.circle import Range
 from metacpo.envs.families.circle_hazard import CircleHazard
 from metacpo.envs.physics import Engine, MujocoC, Physics
 from metacpo.envs.robots import Car
-from metacpo.envs.scene import Bodies, Scene
 from metacpo.envs.tasks import Parameter, Task, TaskDistribution
+from metacpo.envs.wrapped import Wrapped
 
 GAIN = Parameter(default=1.0, low=0.1, high=5.0, unit="times")
 CAR = {
@@ -42,18 +42,15 @@ def vary(model: Any, params: dict[str, float]) -> None:
     model.geom_friction[:] *= params["friction"]
 
 
-class CircleWheels:
+class CircleWheels(Wrapped):
     """The family of Circle tasks with hazards for unknown cars; params: those of the task, and of the car `CAR`."""
 
-    action_size = CircleHazard.action_size
-    action_bound = CircleHazard.action_bound
-    episode_length = CircleHazard.episode_length
-    cost_names = CircleHazard.cost_names
+    vary = staticmethod(vary)
 
     def __init__(self, engine: Engine = MujocoC, cost_kind: CostKind = "indicator"):
-        self.engine = engine
         self.known = CircleHazard(Car(), engine, vary, cost_kind)
-        self.cost_kind: CostKind = cost_kind
+        super().__init__(self.known)
+        self.engine = engine
 
     def with_physics(self, engine: Engine) -> "CircleWheels":
         """The same tasks on another engine."""
@@ -62,10 +59,6 @@ class CircleWheels:
     def with_cost_kind(self, kind: CostKind) -> "CircleWheels":
         """The same tasks in other costs."""
         return CircleWheels(self.engine, kind)
-
-    @property
-    def observation_size(self) -> int:
-        return self.known.observation_size
 
     @property
     def physics(self) -> Physics:
@@ -84,22 +77,9 @@ class CircleWheels:
             check=course.check,
         )
 
-    def reset(self, task: Task, key: Key[Array, ""]) -> State:
-        """The start of the Circle task with hazards."""
-        return self.known.reset(task, key)
-
     def step(self, task: Task, state: State, action: Float[Array, " 2"]) -> State:
         """One step of it, by the wheels that the car has."""
-        return self.known.step(task, state, jnp.where(task.params["crossed"] > 0, action[::-1], action))
-
-    def position(self, state: State) -> Float[Array, "*batch 2"]:
-        return self.known.position(state)
-
-    def scene(self, task: Task, state: State) -> Scene:
-        return self.known.scene(task, state)
-
-    def bodies(self, task: Task, state: State) -> Bodies:
-        return self.known.bodies(task, state)
+        return self.env.step(task, state, jnp.where(task.params["crossed"] > 0, action[::-1], action))
 
 
 def _draw(
