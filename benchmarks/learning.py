@@ -4,7 +4,8 @@
 
 A study is a TOML file: `seeds`, and `[[variants]]` with a `name`, a `preset` and the settings that differ from it.
 Runs live in runs/<study>/<variant>-seed<seed>, as `metacpo train` makes them. Started again, the script resumes
-what was interrupted, skips what is done and writes the same CSV. A line of it is one split after one update, on
+what was interrupted, skips what is done and writes the same CSV; with --keep, rows of the CSV whose run folder is not
+on this machine stay as they are, and are not run again. A line of it is one split after one update, on
 REPORT_TASKS tasks of REPORT_SEED (TUNING_TASKS of TUNING_SEED where the study says `tuning = true`): means over the
 tasks, and how many of them are within all limits, with actions drawn from the policy and (`deterministic_...`) with its
 mean actions; `worst_cost` is the largest limited cost of a task, `worst_excess` the largest above its limit;
@@ -16,6 +17,7 @@ import argparse
 import csv
 import dataclasses
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import jax
@@ -133,30 +135,43 @@ def shown(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.4g}"
 
 
+def write_table(path: Path, rows: Iterable[Sequence[dict[str, object]]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for of_run in rows:
+            writer.writerows(of_run)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("study", type=Path)
-    study = parser.parse_args().study
+    parser.add_argument("--keep", action="store_true", help="keep the CSV's rows of runs that are not here")
+    given = parser.parse_args()
+    study, table = given.study, given.study.with_suffix(".csv")
     try:
         plan = read_study(study)
         for planned in plan:  # a mistake in the last variant should not be found after hours
             budget.plan(planned.config, build(planned.config))
     except ConfigError as error:
         raise SystemExit(f"learning: {error}") from None
-    rows = []
-    for planned in plan:
-        run_dir = RUNS / study.stem / f"{planned.variant}-seed{planned.config.seed}"
+    run_dirs = [RUNS / study.stem / f"{planned.variant}-seed{planned.config.seed}" for planned in plan]
+    kept = read_lines(table) if given.keep and table.exists() else []
+    rows: dict[Path, list[dict[str, object]]] = {  # in the study's order
+        run_dir: [row for row in kept if (row["variant"], row["seed"]) == (planned.variant, str(planned.config.seed))]
+        for planned, run_dir in zip(plan, run_dirs, strict=True)
+    }
+    for planned, run_dir in zip(plan, run_dirs, strict=True):
+        if rows[run_dir] and not run_dir.exists():
+            continue
         print(f"{run_dir}", flush=True)
         run = trained(planned.config, run_dir)
         if not run.finished:
             raise SystemExit("interrupted; the same command goes on")
         evaluated(run, planned.tuning)
         jax.clear_caches()
-        rows += summary(planned.variant, run_dir)
-        with study.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        rows[run_dir] = summary(planned.variant, run_dir)
+        write_table(table, rows.values())
 
 
 if __name__ == "__main__":
