@@ -10,20 +10,15 @@ from metacpo.algorithms.inner_state import InnerState
 from metacpo.policies import Normaliser
 from metacpo.training import checkpoint
 from metacpo.training.checksums import SUMS
-from metacpo.training.state import PredictedChange, TrainState
+from metacpo.training.state import TrainState
 
 
 def state(iteration: int, size: int = 6) -> TrainState:
     """A state with numbers that no default has."""
     key = jax.random.key(iteration)
     normaliser = Normaliser(jnp.float32(iteration + 0.1), jnp.arange(3.0) / 3, jnp.full(3, 0.7))
-    predicted_change = PredictedChange(
-        jnp.float32(1.5), jnp.float32(-2.5), jnp.float32(jnp.nan), jnp.float32(iteration)
-    )
     inner_state = InnerState(jnp.full(1, 0.3), jnp.full(1, -0.2), jnp.float32(iteration + 0.7))
-    return TrainState(
-        jax.random.normal(key, (size,)), inner_state, normaliser, key, jnp.int32(iteration), predicted_change
-    )
+    return TrainState(jax.random.normal(key, (size,)), inner_state, normaliser, key, jnp.int32(iteration))
 
 
 def same(a: TrainState, b: TrainState) -> bool:

@@ -101,7 +101,8 @@ def test_a_promise_of_the_meta_update_stands_beside_what_became_of_it(straight):
         assert float(row["Meta/CostActual"]) == pytest.approx(float(change), abs=1e-4)
         change = np.float32(row["Metrics/EpRet"]) - np.float32(before["Metrics/EpRet"])
         assert float(row["Meta/ReturnActual"]) == pytest.approx(float(change), abs=1e-4)
-        assert np.isfinite(float(row["Meta/CostPredicted"])) and np.isfinite(float(row["Meta/ReturnPredicted"]))
+        for name in ("CostPredicted", "ReturnPredicted"):
+            assert row[f"Meta/{name}"] == before[f"Meta/Next{name}"] and np.isfinite(float(row[f"Meta/{name}"]))
         before = row
 
 

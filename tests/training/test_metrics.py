@@ -65,9 +65,11 @@ def test_a_file_that_cannot_be_continued_is_named(tmp_path):
     write(tmp_path, [1, 2])
     with pytest.raises(MetricsError, match=r"metrics\.csv: ends at iteration 2, before .* iteration 3"):
         MetricsWriter(tmp_path, TAGS, resume_at=3)
-    (tmp_path / "metrics.csv").write_text("iteration,env_steps\n1,x\n")
-    with pytest.raises(MetricsError, match=r"metrics\.csv: damaged"):
-        MetricsWriter(tmp_path, TAGS, resume_at=1)
+    counters = "iteration,env_steps,seconds"
+    for text in ("iteration,env_steps\n1,5\n", f"{counters}\n1,x,1\n", f"{counters},Meta/KL\n1,5,0.1,x\n"):
+        (tmp_path / "metrics.csv").write_text(text)
+        with pytest.raises(MetricsError, match=r"metrics\.csv: damaged"):
+            MetricsWriter(tmp_path, TAGS, resume_at=1)
 
 
 def test_other_columns_are_refused(tmp_path):

@@ -36,11 +36,8 @@ OVERHEAD = 2**17  # bytes of a checkpoint beyond its numbers, generously
 
 
 # Parts of a state by the names that they had.
-RENAMED = (
-    ("knobs.", "inner_state."),
-    ("outlook.promised_", "predicted_change.predicted_"),
-    ("outlook.", "predicted_change."),
-)
+RENAMED = (("knobs.", "inner_state."),)
+GONE = ("outlook.", "predicted_change.")  # of earlier states; metrics.csv has what they were kept for
 
 
 class CheckpointError(Exception):
@@ -98,7 +95,7 @@ def _read(folder: Path, like: TrainState, run_dir: Path) -> TrainState:
     try:
         with _quiet(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
             saved = checkpointer.metadata(folder.resolve()).item_metadata.tree
-            names = {_todays_name(name): name for name in saved}
+            names = {_todays_name(name): name for name in saved if not name.startswith(GONE)}
             if _shapes({new: saved[old] for new, old in names.items()}) != _shapes(target):
                 raise CheckpointError(f"{folder}: is of a policy of another shape than {run_dir / 'config.toml'} says")
             wanted = {old: target[new] for new, old in names.items()}

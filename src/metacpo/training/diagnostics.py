@@ -17,7 +17,6 @@ from metacpo.estimation.batch import EpisodeStats
 from metacpo.estimation.measures import limited
 from metacpo.solver import Case
 from metacpo.training.setup import TrainingSetup
-from metacpo.training.state import PredictedChange
 from metacpo.training.tags import of_constraint
 
 
@@ -126,20 +125,20 @@ def inner_state_metrics(setup: TrainingSetup, inner_state: InnerState) -> dict[s
     return row
 
 
-def predicted_change_of(setup: TrainingSetup, loop: InnerLoop, outer: StepStats) -> PredictedChange:
-    """What the outer update predicts, and the adapted figures that it starts from."""
-    adapted = jax.tree.map(lambda x: x[-1], loop.stats)
+def outer_predictions(setup: TrainingSetup, loop: InnerLoop, outer: StepStats) -> dict[str, Array]:
+    """What the outer update predicts of the adapted policies, means over tasks, per episode.
+
+    The cost is the limited one, its constraints summed.
+    """
     to_return, to_cost = per_episode(setup, loop.stats)
     algorithm, (tasks, m) = setup.algorithm, loop.last.c.shape
     foresees = algorithm.gradient.predicts_return or setup.meta.steps == 0
     if setup.meta.steps == 0:
         algorithm = replace(algorithm, constraint_on="adapted")
-    return PredictedChange(
-        episode_return=jnp.mean(adapted.episode_return),
-        cost=jnp.mean(jnp.sum(limited_cost(setup, adapted), axis=-1)),
-        predicted_return=to_return * outer.predicted_loss if foresees else jnp.float32(jnp.nan),
-        predicted_cost=to_cost * adapted_cost(outer.predicted_cost, algorithm, tasks, m),
-    )
+    return {
+        "Meta/NextReturnPredicted": to_return * outer.predicted_loss if foresees else jnp.float32(jnp.nan),
+        "Meta/NextCostPredicted": to_cost * adapted_cost(outer.predicted_cost, algorithm, tasks, m),
+    }
 
 
 def fault_metrics(
@@ -157,8 +156,8 @@ def fault_metrics(
     return row
 
 
-def outer_metrics(stats: OuterStats, before: PredictedChange, now: PredictedChange) -> dict[str, Array]:
-    """What became of the meta-policy's own update, and of the predictions of the one before."""
+def outer_metrics(stats: OuterStats) -> dict[str, Array]:
+    """What became of the meta-policy's own update."""
     outer = stats.step
     return {
         "Meta/AgreementReturn": stats.agreement[0],
@@ -173,8 +172,4 @@ def outer_metrics(stats: OuterStats, before: PredictedChange, now: PredictedChan
         "Meta/CGResidual": outer.residual,
         "Meta/CGIterations": outer.cg_iterations,
         "Meta/DerivativeClipped": outer.derivative_clipped,
-        "Meta/ReturnPredicted": before.predicted_return,
-        "Meta/ReturnActual": now.episode_return - before.episode_return,
-        "Meta/CostPredicted": before.predicted_cost,
-        "Meta/CostActual": now.cost - before.cost,
     } | multipliers("Meta", outer)

@@ -20,7 +20,7 @@ from metacpo.training.diagnostics import (
     inner_metrics,
     inner_state_metrics,
     outer_metrics,
-    predicted_change_of,
+    outer_predictions,
 )
 from metacpo.training.normalising import drift, merged
 from metacpo.training.setup import TrainingSetup
@@ -43,15 +43,14 @@ def meta_iteration(setup: TrainingSetup, state: TrainState) -> tuple[TrainState,
     theta, inner_state = jax.tree.map(
         partial(jnp.where, finite), (theta, inner_state), (state.theta, state.inner_state)
     )
-    predicted_change = predicted_change_of(setup, loop, outer.step)
     normaliser, lost = merged(state.normaliser, loop)
     metrics = adapted_metrics(setup, loop, tasks) | inner_metrics(setup, loop)
-    metrics |= outer_metrics(outer, state.predicted_change, predicted_change)
+    metrics |= outer_metrics(outer) | outer_predictions(setup, loop, outer.step)
     metrics |= fault_metrics(loop, outer.step, finite, lost)
     metrics |= inner_state_metrics(setup, inner_state)
     metrics["Train/PolicyStd"] = jnp.mean(policy(theta, loop.first.z).std)
     metrics["Misc/NormaliserDrift"] = drift(state.normaliser, loop)
-    return TrainState(theta, inner_state, normaliser, key, state.iteration + 1, predicted_change), metrics
+    return TrainState(theta, inner_state, normaliser, key, state.iteration + 1), metrics
 
 
 def warmup_iteration(setup: TrainingSetup, state: TrainState) -> tuple[TrainState, dict[str, Array]]:

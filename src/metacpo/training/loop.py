@@ -26,7 +26,7 @@ from metacpo.run_folder import lock, writing
 from metacpo.runtime.compilation import count_compilations, use_compilation_cache
 from metacpo.runtime.interrupts import GRACE, Abandoned, run_interruptibly, stop_signals, worker
 from metacpo.solver import Case
-from metacpo.training import checkpoint
+from metacpo.training import checkpoint, predictions
 from metacpo.training.budget import plan, steps_of_one
 from metacpo.training.clock import Clock
 from metacpo.training.iteration import meta_iteration, warmup_iteration
@@ -107,6 +107,7 @@ def _continue(run: Run, debug_nans: bool) -> Run:
                 clock.start_lap()
                 after, row = run_interruptibly(pool, stop, partial(_iterate, executables[setup], state), GRACE)
                 clock.end_lap(_env_steps(setup, row), steps_of_one(setup))
+                row |= _beside_actual(run, iteration, writer.last, row)
                 writer.write(iteration, clock.env_steps, clock.seconds, row)
                 before, state = state, after
                 display.show(_shown(run, iteration, row, clock))
@@ -154,8 +155,8 @@ def setup_at(run: Run, iteration: int) -> TrainingSetup:
 
 
 def logged_tags(run: Run) -> list[str]:
-    """Every tag that a meta-iteration of the run logs, warm-up or not: the columns of its metrics.csv."""
-    tags = set()
+    """Every tag of a row, of a warm-up's or a meta-iteration's: the columns of the run's metrics.csv."""
+    tags = set(predictions.TAGS)
     for iteration in (1, run.budget.iterations):
         tags |= set(jax.eval_shape(partial(meta_iteration, setup_at(run, iteration)), run.state)[1])
     return sorted(tags)
@@ -176,6 +177,14 @@ def compile_iteration(setup: TrainingSetup, state: TrainState, console: Console)
         executable = jax.jit(function, static_argnums=0).lower(setup, state).compile()
     console.print(f"compiled in {time.perf_counter() - begin:.1f} s", highlight=False)
     return executable
+
+
+def _beside_actual(
+    run: Run, iteration: int, before: predictions.Row, row: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """What the update of the iteration before predicted, and what came of it in this one."""
+    steps_before, steps = (setup_at(run, i).meta.steps for i in (iteration - 1, iteration))
+    return predictions.beside_actual(before, steps_before, row, steps, run.config.estimation.cost_measure)
 
 
 def _env_steps(setup: TrainingSetup, row: dict[str, np.ndarray]) -> int:

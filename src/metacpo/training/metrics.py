@@ -34,10 +34,12 @@ class MetricsWriter:
         Rows after iteration `resume_at` are dropped: the run continues there and will write them again. Columns that an
         earlier version did not log are empty in its rows.
 
-        env_steps and seconds then are those of the last row that is left.
+        env_steps and seconds then are those of the last row that is left, and `last` is that row, {} before the first.
         """
         self._run_dir, self._path, self._columns = run_dir, run_dir / FILE, [*COUNTERS, *tags]
-        header, self.env_steps, self.seconds = _rewind(self._path, resume_at)
+        header, last = _rewind(self._path, resume_at)
+        self.last: Mapping[str, str | np.ndarray] = {todays_name(tag): cell for tag, cell in last.items()}
+        self.env_steps, self.seconds = int(last.get("env_steps", 0)), float(last.get("seconds", 0))
         if not {todays_name(tag) for tag in header} <= set(self._columns):
             raise MetricsError(f"{self._path}: its columns are not those that this version logs")
         with writing(run_dir):
@@ -69,7 +71,7 @@ class MetricsWriter:
             csv.writer(self._file).writerow([iteration, env_steps, f"{seconds:.3f}", *cells])
             self._file.flush()
             self._events.write(iteration, {tag: float(value) for tag, value in values.items()})
-        self.env_steps, self.seconds = env_steps, seconds
+        self.env_steps, self.seconds, self.last = env_steps, seconds, row
 
     def sync(self) -> None:
         """Return when all that was written is on the disk."""
@@ -133,14 +135,14 @@ def _widen(path: Path, columns: Sequence[str]) -> None:
         writer.writerows(rows)
 
 
-def _rewind(path: Path, iteration: int) -> tuple[list[str], int, float]:
-    """Cut the file after the row of `iteration`; its columns, and env_steps and seconds of that row.
+def _rewind(path: Path, iteration: int) -> tuple[list[str], dict[str, str]]:
+    """Cut the file after the row of `iteration`; its columns, and that row.
 
     What stands after that row may be half a row, or what a power cut made of it, and is not read.
     """
     if iteration == 0:
         path.unlink(missing_ok=True)
-        return [], 0, 0.0
+        return [], {}
     try:
         lines = path.read_bytes().splitlines(keepends=True)
     except FileNotFoundError:
@@ -152,12 +154,13 @@ def _rewind(path: Path, iteration: int) -> tuple[list[str], int, float]:
     try:
         header, *rows = csv.reader(line.decode() for line in kept)
         numbers = [int(row[0]) for row in rows]
-        env_steps, seconds = int(rows[-1][1]), float(rows[-1][2])
         whole = numbers == list(range(1, iteration + 1)) and all(len(row) == len(header) for row in rows)
+        last = [float(cell) for cell in rows[-1] if cell]  # what the run goes on from
+        whole &= len(last) >= len(COUNTERS) and rows[-1][1].isdecimal()
     except (ValueError, IndexError, csv.Error):  # UnicodeDecodeError is a ValueError
-        whole, header, env_steps, seconds = False, [], 0, 0.0
+        whole, header, rows = False, [], []
     if not whole:
         raise MetricsError(f"{path}: damaged, its rows are not those of iterations 1 to {iteration}")
     with writing(path.parent):
         os.truncate(path, sum(len(line) for line in kept))
-    return header, env_steps, seconds
+    return header, dict(zip(header, rows[-1], strict=True))

@@ -10,18 +10,6 @@ from metacpo.policies import Normaliser
 from metacpo.training.setup import TrainingSetup
 
 
-class PredictedChange(eqx.Module):
-    """Where the last outer update started and the change it predicted, for the next iteration's data to judge.
-
-    Means over tasks, per episode; cost is the limited one, its constraints summed. NaN before the first update.
-    """
-
-    episode_return: Float[Array, ""]
-    cost: Float[Array, ""]
-    predicted_return: Float[Array, ""]
-    predicted_cost: Float[Array, ""]
-
-
 class TrainState(eqx.Module):
     """Everything that changes during a run; a checkpoint is exactly this."""
 
@@ -30,14 +18,12 @@ class TrainState(eqx.Module):
     normaliser: Normaliser
     key: Key[Array, ""]
     iteration: Int32[Array, ""]
-    predicted_change: PredictedChange
 
 
 def init_state(setup: TrainingSetup, seed: int) -> TrainState:
     """The state before the first meta-iteration."""
     key, init_key = jax.random.split(jax.random.key(seed))
     policy = setup.policy
-    predicted_change = PredictedChange(*[jnp.float32(jnp.nan)] * 4)
     m = len(setup.tasks.cost_limit) if setup.algorithm.reads_costs else 0
     return TrainState(
         theta=policy.init(init_key, jnp.float32),
@@ -45,5 +31,4 @@ def init_state(setup: TrainingSetup, seed: int) -> TrainState:
         normaliser=Normaliser.init(policy.observation_size, jnp.float32),
         key=key,
         iteration=jnp.int32(0),
-        predicted_change=predicted_change,
     )

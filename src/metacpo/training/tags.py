@@ -50,6 +50,8 @@ TAGS = {
     "Meta/Nu": Tag("objective/constraint", "Multipliers ν of the outer step, mean over constraints."),
     "Meta/DerivativeClipped": Tag("1", "1 if the outer step's derivative is at an edge where it was bounded."),
     "Meta/NonFinite": Tag("1", "1 if a task's meta-gradient or the outer step was not finite: dropped."),
+    "Meta/NextReturnPredicted": Tag("return", "Change of the adapted return that this outer update predicts."),
+    "Meta/NextCostPredicted": Tag("cost", "Change of the limited adapted cost that this outer update predicts."),
     "Meta/ReturnPredicted": Tag("return", "Change of the adapted return that the outer update before predicted."),
     "Meta/ReturnActual": Tag("return", "Change of the adapted return since then, on other tasks."),
     "Meta/CostPredicted": Tag("cost", "Change of the limited adapted cost that the outer update before predicted."),
