@@ -28,6 +28,7 @@ from metacpo.estimation.batch import EpisodeStats
 from metacpo.policies import Policy
 
 Sampler = Callable[[Float[Array, "M n"], Key[Array, ""]], tuple[Batch, EpisodeStats]]
+Linearisation = Callable[[Policy, Array, Batch], LinearData]  # of a batch's surrogates at φ
 
 # Whose cost the outer step keeps under the limit: that of the adapted policy φ^K, of every φ^k (k = 0..K, stacked), of
 # the meta-policy θ ("start"), or nobody's.
@@ -98,7 +99,7 @@ def differentiable_inner_loop(
     batches: Batch,
     updates: StepStats,
     inner: PolicyUpdate,
-    linear: Callable[[Policy, Array, Batch], LinearData] = linearise,
+    linear: Linearisation = linearise,
     constant_steps: bool = False,
 ) -> tuple[Float[Array, " n"], Float[Array, "K n"]]:
     """φ^K of one task, and φ⁰..φ^{K−1}, as functions of (θ, inner_state) on frozen data.

@@ -17,12 +17,11 @@ from metacpo.algorithms.acceptance import LossAndConstraints
 from metacpo.algorithms.algorithm import Algorithm, Parts
 from metacpo.algorithms.inner_loop import ConstraintOn
 from metacpo.algorithms.inner_state import InnerState
-from metacpo.algorithms.meta_gradients import TaskData
+from metacpo.algorithms.meta_gradients import MetaProblem, TaskData
 from metacpo.algorithms.objectives import CRPOSwitch
 from metacpo.algorithms.policy_update import PolicyUpdate
 from metacpo.algorithms.steps import NaturalGradientStep, TRPOStep
 from metacpo.estimation import Batch, kl
-from metacpo.policies import Policy
 
 
 @dataclass(frozen=True)
@@ -33,14 +32,9 @@ class RegretBound:
     predicts_return: ClassVar[bool] = False
 
     def __call__(
-        self,
-        policy: Policy,
-        inner: PolicyUpdate,
-        constraint_on: ConstraintOn,
-        theta: Float[Array, " n"],
-        inner_state: InnerState,
-        data: TaskData,
+        self, problem: MetaProblem, theta: Float[Array, " n"], inner_state: InnerState, data: TaskData
     ) -> LossAndConstraints:
+        inner = problem.inner
         assert isinstance(inner.step, NaturalGradientStep), "the bound is that of steps of a given size"
         eta, K = inner.step.rate * jnp.exp(inner_state.log_scale), data.updates.alpha.shape[0]
 
@@ -49,7 +43,7 @@ class RegretBound:
             advantage = weights.reward * batch.reward_advantage - batch.cost_advantage @ weights.costs
             return jnp.sum(batch.weight * advantage**2)
 
-        gap = kl(policy, data.phi, theta, data.last) / (eta * K)
+        gap = kl(problem.policy, data.phi, theta, data.last) / (eta * K)
         bound = gap + 0.5 * eta * jax.lax.stop_gradient(jnp.mean(jax.vmap(squared)(data.batches)))
         return bound, data.last.c[:0]
 

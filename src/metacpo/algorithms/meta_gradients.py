@@ -17,10 +17,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from metacpo.algorithms.acceptance import LossAndConstraints, StepStats
-from metacpo.algorithms.inner_loop import ConstraintOn, differentiable_inner_loop
+from metacpo.algorithms.inner_loop import ConstraintOn, Linearisation, differentiable_inner_loop
 from metacpo.algorithms.inner_state import InnerState
 from metacpo.algorithms.policy_update import PolicyUpdate
-from metacpo.algorithms.trust_region import linearise_as_drawn
+from metacpo.algorithms.trust_region import linearise, linearise_as_drawn
 from metacpo.estimation import Batch, surrogates
 from metacpo.policies import Policy
 
@@ -39,6 +39,42 @@ class TaskData(eqx.Module):
     credit: Float[Array, " k"]
 
 
+@dataclass(frozen=True)
+class MetaProblem:
+    """What a meta-gradient goes through: the policy, the update that adapts it, and whose costs are limited."""
+
+    policy: Policy
+    inner: PolicyUpdate
+    constraint_on: ConstraintOn = "adapted"
+
+    def repeated(
+        self,
+        theta: Float[Array, " n"],
+        inner_state: InnerState,
+        data: TaskData,
+        linear: Linearisation = linearise,
+        constant_steps: bool = False,
+    ) -> tuple[Float[Array, " n"], Float[Array, "K n"]]:
+        """φ^K and φ⁰..φ^{K−1} as functions of (θ, inner state): see `differentiable_inner_loop`."""
+        batches, updates = data.batches, data.updates
+        return differentiable_inner_loop(
+            self.policy, theta, inner_state, batches, updates, self.inner, linear, constant_steps
+        )
+
+    def adapted(self, phi: Float[Array, " n"], path: Float[Array, "K n"], data: TaskData) -> LossAndConstraints:
+        """L_R of φ^K on its own data, and the c that are limited."""
+        F, c = surrogates(self.policy, phi, data.last)
+        return F, c if self.constraint_on == "adapted" else self.constraints(phi, path, data)
+
+    def constraints(self, phi: Float[Array, " n"], path: Float[Array, "K n"], data: TaskData) -> Float[Array, " p"]:
+        """c of the meta-policy, or of every φ⁰..φ^K."""
+        at = jax.vmap(lambda p, D: surrogates(self.policy, p, D)[1])
+        if self.constraint_on == "start":
+            return at(path[:1], jax.tree.map(lambda x: x[:1], data.batches))[0]
+        before = at(path, data.batches)
+        return jnp.append(before.ravel(), surrogates(self.policy, phi, data.last)[1])
+
+
 @runtime_checkable
 class MetaGradient(Protocol):
     """(θ, inner state) ↦ F_i and c_i of one task, to be differentiated.
@@ -51,13 +87,7 @@ class MetaGradient(Protocol):
     predicts_return: ClassVar[bool]
 
     def __call__(
-        self,
-        policy: Policy,
-        inner: PolicyUpdate,
-        constraint_on: ConstraintOn,
-        theta: Float[Array, " n"],
-        inner_state: InnerState,
-        data: TaskData,
+        self, problem: MetaProblem, theta: Float[Array, " n"], inner_state: InnerState, data: TaskData
     ) -> LossAndConstraints: ...
 
 
@@ -69,16 +99,9 @@ class Exact:
     predicts_return: ClassVar[bool] = True
 
     def __call__(
-        self,
-        policy: Policy,
-        inner: PolicyUpdate,
-        constraint_on: ConstraintOn,
-        theta: Float[Array, " n"],
-        inner_state: InnerState,
-        data: TaskData,
+        self, problem: MetaProblem, theta: Float[Array, " n"], inner_state: InnerState, data: TaskData
     ) -> LossAndConstraints:
-        phi, path = differentiable_inner_loop(policy, theta, inner_state, data.batches, data.updates, inner)
-        return _adapted(policy, constraint_on, phi, path, data)
+        return problem.adapted(*problem.repeated(theta, inner_state, data), data)
 
 
 @dataclass(frozen=True)
@@ -89,18 +112,9 @@ class FirstOrder:
     predicts_return: ClassVar[bool] = True
 
     def __call__(
-        self,
-        policy: Policy,
-        inner: PolicyUpdate,
-        constraint_on: ConstraintOn,
-        theta: Float[Array, " n"],
-        inner_state: InnerState,
-        data: TaskData,
+        self, problem: MetaProblem, theta: Float[Array, " n"], inner_state: InnerState, data: TaskData
     ) -> LossAndConstraints:
-        phi, path = differentiable_inner_loop(
-            policy, theta, inner_state, data.batches, data.updates, inner, constant_steps=True
-        )
-        return _adapted(policy, constraint_on, phi, path, data)
+        return problem.adapted(*problem.repeated(theta, inner_state, data, constant_steps=True), data)
 
 
 @dataclass(frozen=True)
@@ -116,19 +130,11 @@ class EMAML:
     predicts_return: ClassVar[bool] = True
 
     def __call__(
-        self,
-        policy: Policy,
-        inner: PolicyUpdate,
-        constraint_on: ConstraintOn,
-        theta: Float[Array, " n"],
-        inner_state: InnerState,
-        data: TaskData,
+        self, problem: MetaProblem, theta: Float[Array, " n"], inner_state: InnerState, data: TaskData
     ) -> LossAndConstraints:
-        phi, path = differentiable_inner_loop(
-            policy, theta, inner_state, data.batches, data.updates, inner, linearise_as_drawn
-        )
-        F, c = _adapted(policy, constraint_on, phi, path, data)
-        score = jnp.sum(jax.vmap(lambda p, D: _score(policy, p, D))(path, data.batches))
+        phi, path = problem.repeated(theta, inner_state, data, linearise_as_drawn)
+        F, c = problem.adapted(phi, path, data)
+        score = jnp.sum(jax.vmap(lambda p, D: _score(problem.policy, p, D))(path, data.batches))
         return F + score * data.credit[0], c + score * data.credit[1:]
 
 
@@ -140,46 +146,14 @@ class HessianFree:
     predicts_return: ClassVar[bool] = True
 
     def __call__(
-        self,
-        policy: Policy,
-        inner: PolicyUpdate,
-        constraint_on: ConstraintOn,
-        theta: Float[Array, " n"],
-        inner_state: InnerState,
-        data: TaskData,
+        self, problem: MetaProblem, theta: Float[Array, " n"], inner_state: InnerState, data: TaskData
     ) -> LossAndConstraints:
+        policy = problem.policy
         drawn = eqx.tree_at(lambda D: D.log_prob, data.last, _log_prob(policy, data.start, data.last))
-        return surrogates(policy, theta, drawn)[0], _constraints(policy, constraint_on, theta, theta[None], data)
+        return surrogates(policy, theta, drawn)[0], problem.constraints(theta, theta[None], data)
 
 
 META_GRADIENTS: dict[str, MetaGradient] = {"exact": Exact(), "first_order": FirstOrder(), "e_maml": EMAML()}
-
-
-def _adapted(
-    policy: Policy,
-    constraint_on: ConstraintOn,
-    phi: Float[Array, " n"],
-    path: Float[Array, "K n"],
-    data: TaskData,
-) -> LossAndConstraints:
-    """L_R of φ^K on its own data, and c of the policies that are held under the limit."""
-    F, c = surrogates(policy, phi, data.last)
-    return F, c if constraint_on == "adapted" else _constraints(policy, constraint_on, phi, path, data)
-
-
-def _constraints(
-    policy: Policy,
-    constraint_on: ConstraintOn,
-    phi: Float[Array, " n"],
-    path: Float[Array, "K n"],
-    data: TaskData,
-) -> Float[Array, " p"]:
-    """c of the meta-policy, or of every φ⁰..φ^K."""
-    at = jax.vmap(lambda p, D: surrogates(policy, p, D)[1])
-    if constraint_on == "start":
-        return at(path[:1], jax.tree.map(lambda x: x[:1], data.batches))[0]
-    before = at(path, data.batches)
-    return jnp.append(before.ravel(), surrogates(policy, phi, data.last)[1])
 
 
 def _log_prob(policy: Policy, phi: Float[Array, " n"], batch: Batch) -> Float[Array, " N"]:

@@ -17,7 +17,7 @@ from metacpo.algorithms.acceptance import LossAndConstraints
 from metacpo.algorithms.finite import masked_mean, task_weights
 from metacpo.algorithms.inner_loop import ConstraintOn, InnerLoop
 from metacpo.algorithms.inner_state import InnerState, InnerStateName, unpack
-from metacpo.algorithms.meta_gradients import Exact, MetaGradient, TaskData
+from metacpo.algorithms.meta_gradients import Exact, MetaGradient, MetaProblem, TaskData
 from metacpo.algorithms.policy_update import PolicyUpdate
 from metacpo.policies import Policy
 from metacpo.solver import row_sizes
@@ -135,10 +135,12 @@ class MetaObjective:
     ) -> tuple[Float[Array, " M"], Float[Array, "M p"]]:
         """F_i and c_i of every task, each at its own Θ."""
 
+        problem = MetaProblem(self.policy, self.inner, self.constraint_on)
+
         def task(packed: Float[Array, " k"], *parts) -> LossAndConstraints:
             new, new_inner_state = unpack(packed, inner_state, self.learned)
             data = TaskData(theta, *parts)
-            return self.gradient(self.policy, self.inner, self.constraint_on, new, new_inner_state, data)
+            return self.gradient(problem, new, new_inner_state, data)
 
         over_tasks = jax.vmap(task, in_axes=(0, 1, 1, 0, 0, 0))
         return over_tasks(packed, loop.batches, loop.updates, loop.last, loop.phi, _credit(loop))
