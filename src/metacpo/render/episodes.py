@@ -13,6 +13,7 @@ from metacpo.adaptation.paths import STAGES, at, on_host
 from metacpo.envs.base import Environment, State, position_of
 from metacpo.envs.scene import scene_of
 from metacpo.envs.tasks import Task
+from metacpo.estimation.measures import limited
 from metacpo.rollout import rollout_with_states
 from metacpo.shapes import Scene
 from metacpo.training.setup import TrainingSetup
@@ -95,8 +96,8 @@ def _episode(
     states = jax.tree.map(lambda x: x[:end], states)
     cost = np.asarray(states.cost, np.float64)
     unsafe = np.any(cost > 0, axis=-1)
-    if setup.estimation.cost_measure == "discounted":
-        cost = cost * setup.estimation.gamma ** np.maximum(np.arange(end) - 1, 0)[:, None]
+    gamma = limited(setup.estimation.cost_measure, 1.0, setup.estimation.gamma)
+    cost = cost * gamma ** np.maximum(np.arange(end) - 1, 0)[:, None]
     return Episode(
         *name,
         task=task,

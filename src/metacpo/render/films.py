@@ -13,6 +13,7 @@ from metacpo.envs.base import Environment
 from metacpo.envs.physics.camera import Camera, NoRenderer
 from metacpo.envs.scene import Embodied
 from metacpo.envs.wrapped import has_position, innermost
+from metacpo.estimation.measures import limited
 from metacpo.render import looks
 from metacpo.render.above import Above
 from metacpo.render.episodes import Episode, record_all
@@ -140,7 +141,7 @@ class Studio:
 
     def _captioned(self, picture: np.ndarray, episode: Episode, step: int) -> np.ndarray:
         words = task_words(episode.task.params, dict(self.setup.tasks.parameters))
-        measure = "discounted cost" if self.setup.estimation.cost_measure == "discounted" else "cost"
+        measure = limited(self.setup.estimation.cost_measure, "cost", "discounted cost")
         return captioned(picture, episode, step, words, self.env.cost_names, measure)
 
     def _view(self, number: int, episodes: Sequence[Episode]) -> View:

@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 
 from metacpo.envs.base import Environment
 from metacpo.render.episodes import Episode
-from metacpo.render.video import replacing
 from metacpo.report import style
 from metacpo.report.floor import STAGE, View, draw_floor, draw_path, view_of
 from metacpo.report.words import number
+from metacpo.run_folder import replacing
 from metacpo.shapes import Scene
 
 SIDE = 2.5  # inches of one pair of axes

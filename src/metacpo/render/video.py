@@ -2,16 +2,16 @@
 
 import importlib.util
 import itertools
-import os
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from PIL import Image
+
+from metacpo.run_folder import replacing
 
 Format = Literal["mp4", "gif"]
 MOST_FRAMES = 126
@@ -49,17 +49,6 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: int) -> None:
             _write_gif(part, frames, fps)
         else:
             _write_mp4(part, frames, fps)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A name to write to, whose file becomes `path` at the end; removed if anything fails."""
-    part = path.with_name(f"{path.stem}.part{path.suffix}")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _write_mp4(path: Path, frames: Iterable[np.ndarray], fps: int) -> None:

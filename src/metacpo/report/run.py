@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from metacpo.shapes import Scene
+from metacpo.training.tags import LIMITED_COLUMN, LIMITED_COST
 
 STEP_TAG = re.compile(r"Adapt/step(\d+)/EpRet")
+DEFAULT_MEASURE = "episode"
 LIMIT_OF = {"adaptation": "cost_limit/", "metrics": "Metrics/CostLimit/"}  # then the constraint's name
-TAGS = {"episode_cost": "Metrics/EpCost", "discounted_cost": "Metrics/DiscountedCost"}
 
 
 @dataclass(frozen=True)
@@ -89,13 +90,18 @@ class Run:
     @property
     def limited_cost(self) -> str:
         """The column of `adaptation.csv` that `cost_limit` limits."""
-        measure = self.setting("estimation.cost_measure", "episode")
-        return "discounted_cost" if measure == "discounted" else "episode_cost"
+        return LIMITED_COLUMN[self._cost_measure]
 
     @property
     def limited_tag(self) -> str:
         """The tag of `metrics.csv` that `Metrics/CostLimit` limits."""
-        return TAGS[self.limited_cost]
+        return LIMITED_COST[self._cost_measure]
+
+    @property
+    def _cost_measure(self) -> str:
+        """The run's; the default where its settings name no measure, as a stranger's may."""
+        measure = self.setting("estimation.cost_measure")
+        return measure if isinstance(measure, str) and measure in LIMITED_COST else DEFAULT_MEASURE
 
     @property
     def constraints(self) -> tuple[str, ...]:

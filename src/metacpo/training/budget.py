@@ -66,6 +66,7 @@ def steps_of_one(setup: TrainingSetup) -> int:
 
 
 def _factors(setup: TrainingSetup) -> str:
+    """The product that is the steps of one iteration, in words."""
     meta = setup.meta
     rollouts = f"{meta.steps + 1} rollouts × " if meta.steps else ""
     return f"{meta.tasks} tasks × {rollouts}{meta.episodes} episodes × {setup.env.episode_length} steps"
