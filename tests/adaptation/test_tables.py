@@ -3,17 +3,40 @@
 import csv
 import dataclasses
 import io
+from functools import partial
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
-from untrained import SPLITS
+from untrained import CONFIG, SPLITS
 
+from metacpo.adaptation.adapt import adapt_tasks
 from metacpo.adaptation.files import write_rows
-from metacpo.adaptation.outcomes import COLUMNS
+from metacpo.adaptation.outcomes import COLUMNS, Evaluation, SplitResult
 from metacpo.adaptation.tables import budget_line, difference, table, while_adapting
 from metacpo.statistics import mean_interval
+from metacpo.training.setup import build
+from metacpo.training.state import init_state
+
+
+@pytest.fixture(scope="module")
+def result():
+    """An evaluation of made-up numbers, in the shapes of a real one, which would take long to compile."""
+    setup = build(CONFIG)
+    state, settings, key = init_state(setup, 0), CONFIG.adaptation, jax.random.key(0)
+    random = np.random.default_rng(0)
+    splits = []
+    for split in SPLITS:
+        tasks = setup.tasks.sample_batch(key, settings.tasks, split)
+        shapes = jax.eval_shape(partial(adapt_tasks, setup, settings=settings), state, tasks, key)
+        made_up = jax.tree.map(lambda x: jnp.asarray(random.uniform(0, 40, x.shape), x.dtype), shapes)
+        long = jnp.full_like(made_up.stats.length, setup.env.episode_length)
+        adaptation = eqx.tree_at(lambda a: (a.stats.length, a.deterministic.length), made_up, (long, long))
+        splits.append(SplitResult(split, tasks, adaptation, (), None))
+    return Evaluation(tuple(splits), setup.estimation.cost_measure, setup.env.cost_names, settings.episodes)
 
 
 def test_the_table_counts_the_tasks_within_the_limit(result):
