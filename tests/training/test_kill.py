@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from metacpo.config.schema import Config
-from metacpo.training import checkpoint, loop, runs
+from metacpo.training import checkpoint, loop, predictions, runs
 from metacpo.training.state import TrainState
 
 COUNTED = ("Metrics/EpRet", "Metrics/EpCost", "Metrics/CostLimit", "Metrics/EpLen", "Meta/KL", "Meta/Case")
@@ -42,7 +42,7 @@ def pretended(state: TrainState) -> tuple[TrainState, dict[str, np.ndarray]]:
 
 def pretend() -> None:
     """From now on this process trains the learner that costs nothing."""
-    loop.logged_tags = lambda run: sorted(COUNTED)
+    loop.logged_tags = lambda run: sorted({*COUNTED, *predictions.TAGS})
     loop.compile_iteration = lambda setup, state, console: pretended
 
 

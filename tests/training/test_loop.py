@@ -125,6 +125,33 @@ def test_the_meta_iteration_is_compiled_once(straight):
     assert straight.compilations["warmup_iteration"] == 1
 
 
+def test_the_meta_iteration_is_compiled_while_the_warmup_runs(straight, tmp_path, monkeypatch):
+    compile_iteration, compiling, seen = loop.compile_iteration, threading.Event(), []
+
+    def compile_and_tell(setup, *args):
+        iterate = compile_iteration(setup, *args)
+        if setup.meta.steps:
+            compiling.set()
+            return iterate
+
+        def wait_and_iterate(state):
+            seen.append(compiling.wait(timeout=60))
+            return iterate(state)
+
+        return wait_and_iterate
+
+    monkeypatch.setattr(loop, "compile_iteration", compile_and_tell)
+    run = loop.train(SMOKE, tmp_path / "run")
+    assert seen == [True] and without_time(run.path) == without_time(straight.path)
+
+
+def test_nothing_is_compiled_that_no_iteration_needs(straight, tmp_path, monkeypatch):
+    compile_iteration, compiled = loop.compile_iteration, []
+    monkeypatch.setattr(loop, "compile_iteration", lambda *args: compiled.append(args[0]) or compile_iteration(*args))
+    loop.train(dataclasses.replace(SMOKE, iterations=SMOKE.warmup.iterations), tmp_path / "run")
+    assert [setup.meta.steps for setup in compiled] == [0]
+
+
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_an_interrupted_and_resumed_run_has_the_same_metrics(straight, interrupting, number, tmp_path, capsys):
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)

@@ -173,9 +173,9 @@ SLOW = """
 import sys, time
 import test_kill
 from metacpo.cli import main as cli
-from metacpo.training import loop
+from metacpo.training import loop, predictions
 where, run_dir, toml = sys.argv[1:]
-loop.logged_tags = lambda run: sorted(test_kill.COUNTED)
+loop.logged_tags = lambda run: sorted({*test_kill.COUNTED, *predictions.TAGS})
 def endless(state):
     if int(state.iteration) == 1:
         print("now", flush=True)

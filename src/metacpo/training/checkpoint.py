@@ -98,7 +98,9 @@ def _read(folder: Path, like: TrainState, run_dir: Path) -> TrainState:
             names = {_todays_name(name): name for name in saved if not name.startswith(GONE)}
             if _shapes({new: saved[old] for new, old in names.items()}) != _shapes(target):
                 raise CheckpointError(f"{folder}: is of a policy of another shape than {run_dir / 'config.toml'} says")
-            wanted = {old: target[new] for new, old in names.items()}
+            gone = {name: x for name, x in saved.items() if name.startswith(GONE)}  # all of a checkpoint is read
+            wanted = {name: jax.ShapeDtypeStruct(tuple(x.shape), x.dtype) for name, x in gone.items()}
+            wanted |= {old: target[new] for new, old in names.items()}
             found = checkpointer.restore(folder.resolve(), args=ocp.args.StandardRestore(wanted))
             restored = {new: found[old] for new, old in names.items()}
     except CheckpointError:

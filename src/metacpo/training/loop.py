@@ -10,6 +10,7 @@ docs/trust.md says what a run survives.
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -91,21 +92,23 @@ def _continue(run: Run, debug_nans: bool) -> Run:
         stop_signals() as stop,
         count_compilations() as compilations,
         worker() as pool,
+        worker() as compiler,
     ):
         clock = Clock(writer.env_steps, writer.seconds)
         watch = Watch(LIMITED_COST[config.estimation.cost_measure])
-        executables: dict[TrainingSetup, Iterate] = {}
+        executables: dict[TrainingSetup, Future[Iterate]] = {}
         saved = start or None
         with progress(console) as display, suppress(Abandoned):
             for iteration in range(start + 1, budget.iterations + 1):
                 if stop.is_set():
                     break
                 setup = setup_at(run, iteration)
-                if setup not in executables:
-                    work = _compiling(setup, state, console)
-                    executables[setup] = run_interruptibly(pool, stop, work, grace=0.0)  # there is nothing new to save
+                for needed in (setup, setup_at(run, budget.iterations)):  # the second while a warm-up runs
+                    if needed not in executables:
+                        executables[needed] = compiler.submit(_compiling(needed, state, console))
+                iterate = run_interruptibly(pool, stop, executables[setup].result, grace=0.0)  # nothing new to save
                 clock.start_lap()
-                after, row = run_interruptibly(pool, stop, partial(_iterate, executables[setup], state), GRACE)
+                after, row = run_interruptibly(pool, stop, partial(_iterate, iterate, state), GRACE)
                 clock.end_lap(_env_steps(setup, row), steps_of_one(setup))
                 row |= _beside_actual(run, iteration, writer.last, row)
                 writer.write(iteration, clock.env_steps, clock.seconds, row)
