@@ -11,7 +11,7 @@ docs/trust.md says what a run survives.
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -161,7 +161,10 @@ def logged_tags(run: Run) -> list[str]:
     """Every tag of a row, of a warm-up's or a meta-iteration's: the columns of the run's metrics.csv."""
     tags = set(predictions.TAGS)
     for iteration in (1, run.budget.iterations):
-        tags |= set(jax.eval_shape(partial(meta_iteration, setup_at(run, iteration)), run.state)[1])
+        setup = setup_at(run, iteration)
+        with _precision():
+            jitted = jax.jit(_function(setup), static_argnums=0)
+            tags |= set(jitted.eval_shape(setup, run.state)[1])  # JAX keeps the trace for the compilation
     return sorted(tags)
 
 
@@ -172,14 +175,23 @@ def compile_iteration(setup: TrainingSetup, state: TrainState, console: Console)
     keeps this one only where the physics is compiled too.
     """
     use_compilation_cache()
-    function = meta_iteration if setup.meta.steps > 0 else warmup_iteration
+    function = _function(setup)
     console.print(f"compiling {function.__name__} …", highlight=False)
     begin = time.perf_counter()
-    # Full float32 products: an accelerator's default of fewer bits is not enough for conjugate gradients.
-    with jax.default_matmul_precision("highest"):
+    with _precision():
         executable = jax.jit(function, static_argnums=0).lower(setup, state).compile()
     console.print(f"compiled in {time.perf_counter() - begin:.1f} s", highlight=False)
     return executable
+
+
+def _function(setup: TrainingSetup) -> Callable[[TrainingSetup, TrainState], tuple[TrainState, dict[str, Array]]]:
+    """The iteration, by the name under which its compilations are counted."""
+    return meta_iteration if setup.meta.steps > 0 else warmup_iteration
+
+
+def _precision() -> AbstractContextManager[None]:
+    """Full float32 products: an accelerator's default of fewer bits is not enough for conjugate gradients."""
+    return jax.default_matmul_precision("highest")
 
 
 def _beside_actual(
