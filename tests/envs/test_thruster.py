@@ -30,23 +30,25 @@ def drive(task, state, actions):
 
 @jax.jit
 def steered(task, state):
-    """The states of a controller that knows angle and gain: straight to the goal, as fast as the thruster goes."""
+    """The states of a controller that knows the task: straight to the goal, as fast as the thruster goes."""
 
     def step(state, _):
         cos, sin = jnp.cos(task.params["angle"]), jnp.sin(task.params["angle"])
         x, y = state.obs[2:]
-        wanted = jnp.stack([cos * x + sin * y, cos * y - sin * x]) / (DT * task.params["gain"])
+        side = 1 - 2 * task.params["mirrored"]
+        wanted = jnp.stack([cos * x + sin * y, side * (cos * y - sin * x)]) / (DT * task.params["gain"])
         after = ENV.step(task, state, wanted / jnp.maximum(1.0, jnp.max(jnp.abs(wanted))))
         return after, after
 
     return jax.lax.scan(step, state, None, EPISODE_LENGTH)[1]
 
 
-def by_hand(start, goal, actions, angle, gain):
+def by_hand(start, goal, actions, angle, gain, mirrored):
     """The module's table once more, in float64 and as loops: places, rewards, costs."""
     (x, y), rows = start, []
     for action in actions:
         a, b = (min(1.0, max(-1.0, float(u))) for u in action)
+        b = -b if mirrored else b
         left = math.dist((x, y), goal)
         x += 0.1 * gain * (math.cos(angle) * a - math.sin(angle) * b)
         y += 0.1 * gain * (math.sin(angle) * a + math.cos(angle) * b)
@@ -54,12 +56,14 @@ def by_hand(start, goal, actions, angle, gain):
     return np.array(rows)
 
 
-def test_a_trajectory_is_that_of_an_independent_loop():
+@pytest.mark.parametrize("mirrored", [0, 1])
+def test_a_trajectory_is_that_of_an_independent_loop(mirrored):
+    task = ENV.tasks.make({"angle": 2.0, "gain": 1.2, "mirrored": mirrored})
     actions = np.random.default_rng(0).normal((1.0, -0.4), 1.0, (EPISODE_LENGTH, 2))
-    start = ENV.reset(TASK, KEY)
-    states = drive(TASK, start, jnp.asarray(actions, jnp.float32))
+    start = ENV.reset(task, KEY)
+    states = drive(task, start, jnp.asarray(actions, jnp.float32))
     place, goal = np.asarray(start.obs[:2], float), np.asarray(start.obs[:2] + start.obs[2:], float)
-    rows = by_hand(place, goal, actions, 2.0, 1.2)
+    rows = by_hand(place, goal, actions, 2.0, 1.2, mirrored)
     np.testing.assert_allclose(ENV.position(states), rows[:, :2], atol=1e-5)
     np.testing.assert_allclose(states.obs, np.concatenate([rows[:, :2], goal - rows[:, :2]], axis=1), atol=1e-5)
     np.testing.assert_allclose(states.reward, rows[:, 2], atol=1e-5)
@@ -90,7 +94,7 @@ def test_opposite_angles_move_oppositely_and_the_gain_scales():
 
 def test_the_task_is_not_seen():
     """What is seen at a reset does not depend on the task, and after a step on nothing but the places."""
-    other = ENV.tasks.make({"angle": -1.0, "gain": 0.7})
+    other = ENV.tasks.make({"angle": -1.0, "gain": 0.7, "mirrored": 1})
     here, there = (ENV.reset(task, KEY) for task in (TASK, other))
     np.testing.assert_array_equal(here.obs, there.obs)
     assert here.obs.shape == (ENV.observation_size,) == (4,)
@@ -133,6 +137,33 @@ def test_who_knows_the_task_earns_the_best_value_at_no_cost():
         np.testing.assert_allclose(best, whole / MEAN_WAY, rtol=1e-5)  # every goal of the splits can be reached
         np.testing.assert_allclose(jnp.sum(states.reward, axis=1), best, atol=1e-4)
         assert not np.any(states.cost)
+
+
+@jax.jit
+def dipole(task, start):
+    """The states of a policy that knows nothing of its task: a thrust along the square of the offset."""
+
+    def step(state, _):
+        x, y = state.obs[2:]
+        squared = jnp.stack([x * x - y * y, 2 * x * y])
+        after = ENV.step(task, state, squared / jnp.sqrt(x * x + y * y))
+        return after, after
+
+    return jax.lax.scan(step, start, None, EPISODE_LENGTH)[1]
+
+
+def test_one_policy_is_good_under_every_angle_but_not_on_a_mirrored_craft():
+    """What the mirrored crafts are for: see the module."""
+    tasks = ENV.tasks.sample_batch(KEY, 400, "train")
+    assert 150 < jnp.sum(tasks.params["mirrored"]) < 250
+    starts = jax.vmap(ENV.reset)(tasks, jax.random.split(KEY, 400))
+    left = jnp.linalg.norm(jax.vmap(dipole)(tasks, starts).obs[:, -1, 2:], axis=1)
+    nearer = np.asarray(left < 0.5 * jnp.linalg.norm(starts.obs[:, 2:], axis=1))
+    mirrored = np.asarray(tasks.params["mirrored"]) == 1
+    assert nearer[~mirrored].mean() > 0.7 and nearer[mirrored].mean() < 0.15
+    angles = np.asarray(tasks.params["angle"])[~mirrored]
+    for low in (-math.pi, -math.pi / 2, 0, math.pi / 2):
+        assert nearer[~mirrored][(angles >= low) & (angles < low + math.pi / 2)].mean() > 0.6
 
 
 def test_the_best_value_bounds_what_a_weak_thruster_earns():

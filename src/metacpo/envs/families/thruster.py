@@ -1,16 +1,24 @@
-"""Thruster: a craft in a box whose thruster sits at an angle, with a gain, that nothing tells it.
+"""Thruster: a craft in a box whose thruster sits at an angle, with a gain, perhaps mirrored, that nothing tells it.
 
     observation [4]   position 2 (m), offset to the goal 2 (m)
     action [2]        a thrust in [-1, 1]² (clamped), in the thruster's own axes
-    motion            p ← p + 0.1 s · gain · R(angle) · thrust, R(angle) the rotation by it: thick air, no inertia
+    motion            p ← p + 0.1 s · gain · R(angle) · S · thrust: thick air, no inertia. R(angle) is the rotation by
+                      it; S = diag(1, −1) on a mirrored craft (its second axis is wired the wrong way round), else 1
     reward            decrease of the distance to the goal, in units of the mean distance from a start to a goal
     cost "outside"    1 for each step that ends outside of the box |x| ≤ 1 m, |y| ≤ 1 m
     placement         at every reset, start and goal anywhere within 0.6 m of the middle, one apart from the other
     end               truncation after 30 steps; never terminated
 
 Episodes that end at their goals return 1 on average, those that end as far away as they began 0. The task is the angle
-(of the whole circle) and the gain. Under an unknown angle every thrust is as likely to lead away from the goal, and out
-of the box, as to lead there; reward and cost tell within a few steps. So no single policy is both good and safe.
+(of the whole circle), the gain, and whether the craft is mirrored (every second one). A thrust is as likely to lead
+away from the goal, and out of the box, as to lead there; reward and cost tell within a few steps.
+
+Why mirrored ones: a rotation alone is no secret that has to be found out. With offset and thrust as complex numbers, a
+policy that thrusts along e² for an offset e makes its craft move by e' = c·e², whatever its rotation and gain c. The
+solutions are 1/e = k − c·t: all of them end at the goal, on circles through it, the field lines of a dipole. Pooled
+training found this policy on a family without mirrored crafts (.53 before any update; docs/experiments.md). A mirrored
+craft moves by e' = c·conj(e²), under which almost every way leads to infinity; what suits it, u = conj(e²), fails the
+others.
 """
 
 import math
@@ -43,7 +51,7 @@ class CraftWorld(eqx.Module):
 
 
 class Thruster:
-    """The family of thruster tasks; params: the thruster's angle (rad) and gain (m/s at thrust 1)."""
+    """The family of thruster tasks; params: the thruster's angle (rad) and gain (m/s at thrust 1), mirrored or not."""
 
     observation_size = 4
     action_size = 2
@@ -57,6 +65,7 @@ class Thruster:
             parameters={
                 "angle": Parameter(default=0.0, low=-math.pi, high=math.pi, unit="rad"),
                 "gain": Parameter(default=1.0, low=0.0, high=5.0, unit="m/s"),
+                "mirrored": Parameter(default=0.0, low=0.0, high=1.0, unit="of 0 and 1", whole=True),
             },
             draw={
                 "train": lambda key: _draw(key, gain=(0.6, 1.4)),
@@ -89,7 +98,8 @@ class Thruster:
 def thrust(task: Task, action: Pair) -> Pair:
     """How far a step moves the craft (m)."""
     cos, sin = jnp.cos(task.params["angle"]), jnp.sin(task.params["angle"])
-    turned = jnp.stack([cos * action[0] - sin * action[1], sin * action[0] + cos * action[1]])
+    first, second = action[0], (1.0 - 2.0 * task.params["mirrored"]) * action[1]
+    turned = jnp.stack([cos * first - sin * second, sin * first + cos * second])
     return DT * task.params["gain"] * turned
 
 
@@ -109,8 +119,9 @@ def optimal_value(task: Task, start: Pair, goal: Pair) -> Float[Array, ""]:
     where the goal can be reached.
 
     The places that T steps reach are a square round the start, whose sides lie T·0.1 s·gain from it, turned by the
-    angle. In its axes the offset to the goal is e = R(−angle)(goal − start), the nearest place of the
-    square falls short of the goal by max(0, |e| − T·0.1 s·gain) along each axis, and the value is, in mean ways,
+    angle; it is its own mirror image. In its axes the offset to the goal is e = R(−angle)(goal − start), the nearest
+    place of the square falls short of the goal by max(0, |e| − T·0.1 s·gain) along each axis, and the value is, in mean
+    ways,
 
         ‖e‖ − ‖max(0, |e| − T·0.1 s·gain)‖.
 
@@ -146,9 +157,10 @@ def _state(world: CraftWorld, reward: Float[Array, ""], cost: Float[Array, " 1"]
 
 
 def _draw(key: Key[Array, ""], gain: tuple[float, float]) -> dict[str, Array]:
-    """The angle uniform on the whole circle, the gain uniform in `gain`."""
-    turn, strength = jax.random.split(key)
+    """The angle uniform on the whole circle, the gain uniform in `gain`, every second craft mirrored."""
+    turn, strength, mirror = jax.random.split(key, 3)
     return {
         "angle": jax.random.uniform(turn, (), jnp.float32, minval=-math.pi, maxval=math.pi),
         "gain": jax.random.uniform(strength, (), jnp.float32, minval=gain[0], maxval=gain[1]),
+        "mirrored": jax.random.bernoulli(mirror).astype(jnp.float32),
     }
