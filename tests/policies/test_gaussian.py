@@ -67,6 +67,20 @@ def test_a_sample_is_mean_and_deviation():
     np.testing.assert_array_equal(pi.sample(jnp.zeros_like(noise)), pi.mean)
 
 
+def test_a_constant_deviation_is_no_parameter(x64):
+    """The mean network alone: its φ is the other's without the end, and so are its Fisher matrix and its actions."""
+    constant = GaussianPolicy(3, 2, hidden=(3,), initial_std=0.6, learn_std=False)
+    assert constant.size == POLICY.size - 2 and constant != POLICY
+    phi, z, weight = fisher_problem()
+    phi = phi.at[-2:].set(np.log(0.6))
+    ours, theirs = constant(phi[:-2], z), POLICY(phi, z)
+    np.testing.assert_array_equal(ours.mean, theirs.mean)
+    np.testing.assert_allclose(ours.std, np.full(2, 0.6), rtol=1e-12)
+    np.testing.assert_array_equal(constant.init(jax.random.key(0)), POLICY.init(jax.random.key(0))[:-2])
+    found = jax.vmap(constant.fisher(phi[:-2], z, weight, 0.1).mv)(jnp.eye(constant.size))
+    np.testing.assert_allclose(found, matrix(phi, z, weight, 0.1)[:-2, :-2], atol=1e-12)
+
+
 def fisher_problem():
     """(φ, z [N, 3], weight [N]) in float64; the weights are neither equal nor normalised, one is zero."""
     phi = POLICY.init(jax.random.key(1)) + 0.3 * jax.random.normal(jax.random.key(2), (POLICY.size,))

@@ -73,7 +73,7 @@ def test_the_policy_is_the_module(network):
         mean, log_std = (out, np.full(A, np.log(0.6))) if network is Normed else out
         np.testing.assert_allclose(pi.mean[place], mean, rtol=1e-5)
         np.testing.assert_allclose(pi.log_std[place], log_std, rtol=1e-5)
-    count = sum(x.size for x in jax.tree.leaves(eqx.filter(module, eqx.is_array)))
+    count = sum(x.size for x in jax.tree.leaves(module) if isinstance(x, jax.Array))
     assert phi.shape == (policy.size,) == (count + (A if network is Normed else 0),)
     assert phi.dtype == jnp.float32
 
@@ -104,6 +104,16 @@ def test_fisher_is_the_hessian_of_the_mean_kl(x64, network):
 def test_policies_of_one_network_are_one_program():
     one, again, other = (network_policy(Normed, 3, 2, std) for std in (0.6, 0.6, 0.7))
     assert one == again and hash(one) == hash(again) and one != other
+
+
+def test_a_constant_deviation_is_no_parameter_and_only_of_a_network_without_its_own():
+    learned, constant = (network_policy(Normed, 3, 2, 0.6, learn_std) for learn_std in (True, False))
+    assert constant.size == learned.size - 2 and constant != learned
+    phi, z = learned.init(jax.random.key(1)), jnp.ones(3)
+    np.testing.assert_array_equal(constant(phi[:-2] + 1, z).mean, learned(phi.at[:-2].add(1), z).mean)
+    np.testing.assert_allclose(constant(phi[:-2] + 1, z).std, [0.6, 0.6], rtol=1e-6)
+    with pytest.raises(NetworkError, match=r"returns log σ itself beside learn_std = false; allowed: the mean alone"):
+        network_policy(Spread, 3, 2, 0.6, learn_std=False)
 
 
 def linear(call=None, init=None):

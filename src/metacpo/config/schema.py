@@ -83,6 +83,8 @@ class Config:
     """Network of your own instead of them: an Equinox module's class, MODULE:CLASS or FILE.py:CLASS."""
     initial_std: Annotated[float, Range("(0, inf)")] = 0.6
     """Standard deviation of the first policy's actions."""
+    learn_std: tyro.conf.FlagCreatePairsOff[bool] = True
+    """Whether updates change it; if not, it is the same for all policies."""
     observe_task: tyro.conf.FlagCreatePairsOff[bool] = False
     """Append the task's parameters to the observation: a policy that need not find them out, the ceiling."""
     observe_limit: tyro.conf.FlagCreatePairsOff[bool] = False

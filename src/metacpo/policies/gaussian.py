@@ -70,12 +70,16 @@ def fisher(
 
 @dataclass(frozen=True)
 class GaussianPolicy:
-    """A tanh MLP for the mean, a free log standard deviation; φ ∈ ℝⁿ holds all weights. The default `Policy`."""
+    """A tanh MLP for the mean, one standard deviation for all states; φ ∈ ℝⁿ holds all weights. The default `Policy`.
+
+    The logarithm of the standard deviation is a part of φ, or with learn_std = False a constant.
+    """
 
     observation_size: int
     action_size: int
     hidden: tuple[int, ...]
     initial_std: float
+    learn_std: bool = True
 
     def init(self, key: Key[Array, ""], dtype: Any = float) -> Float[Array, " n"]:
         """LeCun-normal weights, zero biases; a small last layer makes the first actions unbiased."""
@@ -84,7 +88,7 @@ class GaussianPolicy:
             scale = 0.1 if layer == len(self._shapes) - 1 else 1.0
             weight = jax.nn.initializers.lecun_normal()(jax.random.fold_in(key, layer), (fan_in, fan_out), dtype)
             parts += [scale * weight.ravel(), jnp.zeros(fan_out, dtype)]
-        return jnp.concatenate([*parts, jnp.full(self.action_size, math.log(self.initial_std), dtype)])
+        return jnp.concatenate([*parts, self._initial_log_std(dtype)] if self.learn_std else parts)
 
     def __call__(self, phi: Float[Array, " n"], z: Float[Array, "*batch O"]) -> Gaussian:
         """π_φ(·|s) at normalised observations z."""
@@ -102,7 +106,7 @@ class GaussianPolicy:
     @property
     def size(self) -> int:
         """n, the number of parameters."""
-        return sum((fan_in + 1) * fan_out for fan_in, fan_out in self._shapes) + self.action_size
+        return sum((fan_in + 1) * fan_out for fan_in, fan_out in self._shapes) + self.action_size * self.learn_std
 
     @property
     def _shapes(self) -> list[tuple[int, int]]:
@@ -116,4 +120,7 @@ class GaussianPolicy:
             end = start + fan_in * fan_out
             layers.append((phi[start:end].reshape(fan_in, fan_out), phi[end : end + fan_out]))
             start = end + fan_out
-        return layers, phi[start:]
+        return layers, phi[start:] if self.learn_std else self._initial_log_std(phi.dtype)
+
+    def _initial_log_std(self, dtype: Any) -> Float[Array, " A"]:
+        return jnp.full(self.action_size, math.log(self.initial_std), dtype)

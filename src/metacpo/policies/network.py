@@ -17,11 +17,20 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key
 
 from metacpo.policies.gaussian import Gaussian, fisher
-from metacpo.policies.network_check import check_constants, check_parameters, check_start, made, returns_mean_alone
+from metacpo.policies.network_check import (
+    NetworkError,
+    check_constants,
+    check_parameters,
+    check_start,
+    is_parameter,
+    made,
+    returns_mean_alone,
+)
 
 Module = Callable[[Array], tuple[Array, Array]]  # z [O] ↦ mean [A] and log σ [A]
 
@@ -30,10 +39,10 @@ class WithLogStd(eqx.Module):
     """A network for the mean, and a log standard deviation that no state changes."""
 
     mean: Callable[[Array], Array]
-    log_std: Float[Array, " A"]
+    log_std: Float[Array | np.ndarray, " A"]  # a constant where it is NumPy's
 
     def __call__(self, z: Float[Array, " O"]) -> tuple[Float[Array, " A"], Float[Array, " A"]]:
-        return self.mean(z), self.log_std
+        return self.mean(z), jnp.asarray(self.log_std, z.dtype)
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,7 @@ class NetworkPolicy:
     observation_size: int
     action_size: int
     initial_std: float
+    learn_std: bool
     size: int = field(compare=False)
     make: Callable[[Key[Array, ""]], Module] = field(compare=False, repr=False)
     module: Callable[[Float[Array, " n"]], Module] = field(compare=False, repr=False)
@@ -64,25 +74,30 @@ class NetworkPolicy:
         return fisher(lambda p: self(p, z), phi, weight, damping)
 
 
-def network_policy(network: Any, observation_size: int, action_size: int, initial_std: float) -> NetworkPolicy:
+def network_policy(
+    network: Any, observation_size: int, action_size: int, initial_std: float, learn_std: bool = True
+) -> NetworkPolicy:
     """The policy of a network. Raises NetworkError for one that does not fit, before any training is compiled.
 
     network: what the user named, to be a class of modules. initial_std: of the first policy's actions, where the
-    network does not say that itself.
+    network does not say that itself; with learn_std = False they stay as spread.
     """
 
     def given(key: Key[Array, ""]) -> Any:
         return made(network, observation_size, action_size, key)
 
     def with_log_std(key: Key[Array, ""]) -> Module:
-        return WithLogStd(given(key), jnp.full(action_size, math.log(initial_std)))
+        return WithLogStd(given(key), (jnp if learn_std else np).full(action_size, math.log(initial_std)))
 
     one, other = jax.random.key(0), jax.random.key(1)
     first = given(one)
     check_parameters(first, given(one), given(other))
-    make = with_log_std if returns_mean_alone(first, observation_size, action_size) else given
+    mean_alone = returns_mean_alone(first, observation_size, action_size)
+    if not mean_alone and not learn_std:
+        raise NetworkError("returns log σ itself beside learn_std = false; allowed: the mean alone")
+    make = with_log_std if mean_alone else given
     phi, module = _flat(make(one), float)
-    policy = NetworkPolicy(network, observation_size, action_size, initial_std, phi.size, make, module)
+    policy = NetworkPolicy(network, observation_size, action_size, initial_std, learn_std, phi.size, make, module)
     check_start(policy, phi)
     check_constants(policy, policy.init(other), lambda z: _batched(make(other), z))
     return policy
@@ -90,7 +105,7 @@ def network_policy(network: Any, observation_size: int, action_size: int, initia
 
 def _flat(module: Module, dtype: Any) -> tuple[Float[Array, " n"], Callable[[Float[Array, " n"]], Module]]:
     """The module's parameters as φ, and the way back, for φ of any float type."""
-    arrays, constants = eqx.partition(module, eqx.is_array)
+    arrays, constants = eqx.partition(module, is_parameter)
     phi, unravel = ravel_pytree(jax.tree.map(lambda x: x.astype(dtype), arrays))
     return phi, lambda phi: eqx.combine(unravel(phi), constants)
 

@@ -46,6 +46,11 @@ def check_parameters(one: Any, again: Any, other: Any) -> None:
             raise NetworkError(f"{name}: differs between two modules of one key; allowed: what follows from the key")
 
 
+def is_parameter(x: Any) -> bool:
+    """Whether a leaf of a module is learned: JAX's arrays are, NumPy's are constants. (Equinox counts both.)"""
+    return isinstance(x, jax.Array)
+
+
 def returns_mean_alone(module: Any, observation_size: int, action_size: int) -> bool:
     """Whether a module gives no log σ beside its mean. Raises NetworkError where it gives anything else."""
     z = jax.ShapeDtypeStruct((observation_size,), jnp.result_type(float))
@@ -101,7 +106,7 @@ def _is_class_of_modules(network: object) -> bool:
 
 def _arrays(module: Any) -> dict[str, Array]:
     """The parameters by name."""
-    leaves = jax.tree_util.tree_leaves_with_path(eqx.filter(module, eqx.is_array))
+    leaves = jax.tree_util.tree_leaves_with_path(eqx.filter(module, is_parameter))
     return {jax.tree_util.keystr(path, simple=True, separator="."): x for path, x in leaves}
 
 

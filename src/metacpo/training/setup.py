@@ -79,7 +79,8 @@ def policy_of(config: Config, env: Environment) -> Policy:
     elif len(config.hidden) > MOST_LAYERS:
         raise ConfigError(f"hidden: {len(config.hidden)} layers; allowed: at most {MOST_LAYERS}")
     else:
-        policy = GaussianPolicy(env.observation_size, env.action_size, config.hidden, config.initial_std)
+        sizes = env.observation_size, env.action_size
+        policy = GaussianPolicy(*sizes, config.hidden, config.initial_std, config.learn_std)
     if policy.size > MOST_PARAMETERS:
         name = "network" if config.network else "hidden"
         raise ConfigError(f"{name}: makes {policy.size} parameters; allowed: at most {MOST_PARAMETERS}")
@@ -89,7 +90,8 @@ def policy_of(config: Config, env: Environment) -> Policy:
 def _network(config: Config, env: Environment) -> Policy:
     try:
         network = load(config.network, "network")
-        return network_policy(network, env.observation_size, env.action_size, config.initial_std)
+        sizes = env.observation_size, env.action_size
+        return network_policy(network, *sizes, config.initial_std, config.learn_std)
     except LoadError as error:
         raise ConfigError(f"network: {error}") from error
     except NetworkError as error:
