@@ -30,6 +30,7 @@ from metacpo.config.schema import ConfigError
 from metacpo.envs.families import bandit, tabular
 from metacpo.envs.tasks import with_cost_limit
 from metacpo.report import write_report
+from metacpo.run_folder import replacing
 from metacpo.statistics import mean_interval, share_interval
 from metacpo.study.plan import read_study
 from metacpo.training import budget
@@ -136,7 +137,8 @@ def shown(value: float) -> str:
 
 
 def write_table(path: Path, rows: Iterable[Sequence[dict[str, object]]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    """All rows at once or none: what is kept may be on no other machine."""
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         for of_run in rows:

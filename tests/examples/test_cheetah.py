@@ -1,6 +1,5 @@
 """The example of a robot that breaks: as built it is Gymnasium's own, and a task changes what it says and no more."""
 
-import importlib.util
 from pathlib import Path
 
 import gymnasium
@@ -18,12 +17,8 @@ ACTIONS = np.repeat(np.random.default_rng(1).uniform(-1.2, 1.2, (15, 6)).astype(
 
 
 @pytest.fixture(scope="module")
-def cheetah():
-    spec = importlib.util.spec_from_file_location("weak_cheetah", FOLDER / "cheetah.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def cheetah(example):
+    return example("cheetah/cheetah.py")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The example of a Gymnasium environment: it says what it costs, and it is learned."""
 
 import csv
-import importlib.util
 from pathlib import Path
 
 import jax
@@ -17,12 +16,8 @@ FOLDER = Path(__file__).parents[2] / "examples" / "gymnasium_env"
 
 
 @pytest.fixture(scope="module")
-def cheetah():
-    spec = importlib.util.spec_from_file_location("cheetah", FOLDER / "cheetah.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def cheetah(example):
+    return example("gymnasium_env/cheetah.py")
 
 
 def test_it_costs_to_be_faster_than_the_task_allows(cheetah):

@@ -15,7 +15,7 @@ away from the goal, and out of the box, as to lead there; reward and cost tell w
 
 Why mirrored ones: a rotation alone is no secret that has to be found out. With offset and thrust as complex numbers, a
 policy that thrusts along e² for an offset e makes its craft move by e' = c·e², whatever its rotation and gain c. The
-solutions are 1/e = k − c·t: all of them end at the goal, on circles through it, the field lines of a dipole. Pooled
+solutions are 1/e = k − c·t: almost all end at the goal, on circles through it, the field lines of a dipole. Pooled
 training found this policy on a family without mirrored crafts (.53 before any update; docs/experiments.md). A mirrored
 craft moves by e' = c·conj(e²), under which almost every way leads to infinity; what suits it, u = conj(e²), fails the
 others.
