@@ -67,9 +67,9 @@ VARIANTS = (
 )
 
 
-def sampler(setup: TrainingSetup, state: TrainState, tasks: Task, episodes: int, key: Key[Array, ""], how: Variant):
+def sampler(setup: TrainingSetup, state: TrainState, episodes: int, key: Key[Array, ""], how: Variant) -> Sampler:
     """`setup.sampler` with the variant's random numbers and critics."""
-    settings, M = setup.estimation, tasks.cost_limit.shape[0]
+    settings = setup.estimation
 
     def roll(phi: Float[Array, " n"], task: Task, key: Key[Array, ""]):
         return rollout(setup.env, setup.policy, phi, state.normaliser, task, key, episodes)
@@ -84,9 +84,10 @@ def sampler(setup: TrainingSetup, state: TrainState, tasks: Task, episodes: int,
         swapped, _ = make_batch(as_cost, state.normaliser, limit[:1], same, reward_values)
         return eqx.tree_at(lambda D: D.reward_advantage, batch, swapped.cost_advantage[:, 0]), stats
 
-    def sample(phi: Float[Array, "M n"], step_key: Key[Array, ""]):
-        step_key = key if how.common_steps else step_key
-        keys = jnp.broadcast_to(step_key, (M,)) if how.common_tasks else jax.random.split(step_key, M)
+    def sample(tasks: Task, phi: Float[Array, "M n"], keys: Key[Array, " M"]):
+        M = phi.shape[0]
+        keys = jax.random.split(key, M) if how.common_steps else keys
+        keys = jnp.broadcast_to(keys[0], (M,)) if how.common_tasks else keys
         data = jax.vmap(roll)(phi, tasks, keys)
         reward_values = cost_values = None
         if how.shared_critic:
@@ -99,21 +100,23 @@ def sampler(setup: TrainingSetup, state: TrainState, tasks: Task, episodes: int,
     return sample
 
 
-def collect_reusing(setup: TrainingSetup, state: TrainState, sample: Sampler, key: Key[Array, ""], meta) -> InnerLoop:
+def collect_reusing(
+    setup: TrainingSetup, state: TrainState, sample: Sampler, tasks: Task, key: Key[Array, ""], meta
+) -> InnerLoop:
     """`run_inner_loop`, but update k sees D⁰..D^k: one batch of all their steps, c and its margins those of D^k."""
     K, policy, rule = meta.steps, setup.policy, setup.algorithm.inner
-    first_key, *keys = jax.random.split(key, K + 1)
+    first_keys, *keys = (jax.random.split(k, meta.tasks) for k in jax.random.split(key, K + 1))
     start = jax.tree.map(lambda x: jnp.broadcast_to(x, (meta.tasks, *x.shape)), (state.theta, state.inner_state))
-    batch, stats = sample(start[0], first_key)
+    batch, stats = sample(tasks, start[0], first_keys)
     empty = jax.tree.map(lambda x: jnp.zeros((K, *x.shape), x.dtype), batch)
 
     def inner_step(carry, per_step):
         phi, inner_state, memory, batch = carry
-        k, key = per_step
+        k, keys = per_step
         memory = jax.tree.map(lambda all, one: all.at[k].set(one), memory, batch)
         together = joined(memory, batch, k)
         phi, inner_state, updates = jax.vmap(lambda p, y, D: update(policy, p, y, D, rule))(phi, inner_state, together)
-        fresh, stats = sample(phi, key)
+        fresh, stats = sample(tasks, phi, keys)
         return (phi, inner_state, memory, fresh), (together, updates, stats)
 
     carry, (batches, updates, later) = jax.lax.scan(
@@ -150,12 +153,12 @@ def gradients(
     def one(key: Key[Array, ""]):
         task_key, common_key, loop_key = jax.random.split(key, 3)
         tasks = setup.tasks.sample_batch(task_key, meta.tasks)
-        sample = sampler(setup, state, tasks, meta.episodes, common_key, how)
+        sample = sampler(setup, state, meta.episodes, common_key, how)
         if how.reuse:
-            loop = collect_reusing(setup, state, sample, loop_key, meta)
+            loop = collect_reusing(setup, state, sample, tasks, loop_key, meta)
         else:
             loop = run_inner_loop(
-                setup.policy, state.theta, state.inner_state, sample, loop_key, meta, setup.algorithm.inner
+                setup.policy, state.theta, state.inner_state, sample, tasks, loop_key, meta, setup.algorithm.inner
             )
         found = objective.rows(pack(state.theta, state.inner_state, ()), state.theta, state.inner_state, loop)
         return jnp.stack([found.g, jnp.sum(found.b, axis=0)]), found.agreement

@@ -20,6 +20,7 @@ import statistics
 import subprocess
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -28,6 +29,7 @@ import numpy as np
 
 from metacpo.envs import make
 from metacpo.envs.physics import MujocoC
+from metacpo.envs.physics.pools import Pool
 from metacpo.policies import GaussianPolicy, Normaliser
 from metacpo.rollout import rollout
 
@@ -87,21 +89,28 @@ def ours(name: str, worlds: int):
     return measure, env
 
 
+@cache
+def pool_of(physics: MujocoC) -> Pool:
+    """Threads of its own for the bare engine, as many as our environments have."""
+    return Pool(physics.model, os.cpu_count() or 1)
+
+
 def bare(physics: MujocoC, start: np.ndarray, held: np.ndarray, steps: int) -> float:
     """Steps/s of `mujoco.rollout` from the states `start` [N, s], random controls beside what is `held` [N, 3 p]."""
     rng = np.random.default_rng(0)
     worlds, state, n = len(start), start, physics.substeps
+    pool = pool_of(physics)
     begin = time.perf_counter()
     for _ in range(steps):
         control = np.concatenate([rng.uniform(-1, 1, (worlds, physics.control_size)), held], axis=1)
         states = np.empty((worlds, n, physics.state_size))
         sensors = np.empty((worlds, n, physics.sensor_size))
-        physics._pool.rollout(
+        pool.threads.rollout(
             [physics.model] * worlds,
-            physics._data,
+            pool.data,
             state,
             np.repeat(control[:, None], n, axis=1),
-            control_spec=physics._given,
+            control_spec=pool.given,
             skip_checks=True,
             nstep=n,
             state=states,

@@ -13,8 +13,10 @@ The rounds of all contenders alternate, so that a machine that drifts does not f
 
 import argparse
 import csv
+import os
 import statistics
 import time
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -24,6 +26,7 @@ from rich.console import Console
 
 from metacpo.config.schema import Config
 from metacpo.envs.physics import MujocoC
+from metacpo.envs.physics.pools import Pool
 from metacpo.rollout import rollout
 from metacpo.runtime.compilation import count_compilations
 from metacpo.training.loop import compile_iteration
@@ -47,19 +50,25 @@ def ours(setup: TrainingSetup, worlds: int, episodes: int):
     return jax.jit(roll).lower(jax.random.key(0)).compile()
 
 
+@cache
+def pool_of(physics: MujocoC) -> Pool:
+    """Threads of its own for the bare engine, as many as our environments have."""
+    return Pool(physics.model, os.cpu_count() or 1)
+
+
 def bare(physics: MujocoC, worlds: int, steps: int, per_call: int) -> float:
     """Seconds of `steps` environment steps under random controls, `per_call` of them in one call."""
     rng = np.random.default_rng(0)
     state = np.zeros((worlds, physics.state_size))
-    substeps = physics.substeps * per_call
+    substeps, pool = physics.substeps * per_call, pool_of(physics)
     begin = time.perf_counter()
     for _ in range(steps // per_call):
         held = np.repeat(rng.uniform(-1, 1, (worlds, per_call, physics.control_size)), physics.substeps, axis=1)
         states = np.empty((worlds, substeps, physics.state_size))
         sensors = np.empty((worlds, substeps, physics.sensor_size))
-        physics._pool.rollout(
+        pool.threads.rollout(
             [physics.model] * worlds,
-            physics._data,
+            pool.data,
             state,
             held,
             control_spec=mujoco.mjtState.mjSTATE_CTRL.value,
@@ -93,17 +102,16 @@ def rollout_speed(setup: TrainingSetup) -> dict[str, float]:
 
 def learning_share(config: Config, setup: TrainingSetup) -> dict[str, float]:
     """Seconds of both kinds of iteration, the share of them outside physics, and compilations."""
-    physics = setup.env.physics  # pyright: ignore[reportAttributeAccessIssue]
     spent = [0.0]
-    advance = physics._advance
+    advance = Pool.advance
 
-    def timed(*args):
+    def timed(pool: Pool, *args):
         begin = time.perf_counter()
-        result = advance(*args)
+        result = advance(pool, *args)
         spent[0] += time.perf_counter() - begin
         return result
 
-    physics._advance = timed
+    Pool.advance = timed
     result: dict[str, float] = {}
     with count_compilations() as compilations:
         for name, who in (("warm-up", warmup(setup, config.warmup)), ("meta", setup)):
@@ -122,7 +130,7 @@ def learning_share(config: Config, setup: TrainingSetup) -> dict[str, float]:
             result[f"{name} iteration: share outside physics"] = statistics.median(shares)
     for name in ("warmup_iteration", "meta_iteration"):
         result[f"compilations of {name}"] = compilations[name]
-    physics._advance = advance
+    Pool.advance = advance
     return result
 
 

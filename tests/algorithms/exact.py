@@ -115,10 +115,10 @@ def exact_batch(phi, chain: Chain) -> Batch:
     )
 
 
-def exact_sampler(chains: Chain):
-    """A `Sampler` whose data are exact: statistics hold J_R and J_C of every task."""
+def exact_sampler():
+    """A `Sampler` on chains whose data are exact: statistics hold J_R and J_C of every task."""
 
-    def sample(phi, key):
+    def sample(chains: Chain, phi, _keys):
         v = jax.vmap(values)(phi, chains)
         M = phi.shape[0]
         stats = EpisodeStats(

@@ -119,11 +119,11 @@ TWO = ((1.0, 0.05, 1.5), (0.1, 0.05, 1.5))  # one costs ten times as much as the
 def meta_trained(name, meta, iterations, **rule):
     """θ's adapted J_R and J_C [iterations + 1, M] while it is meta-trained on both tasks, exactly."""
     algorithm = compose(name, parts(meta, **rule), 1)
-    sample, key = exact_sampler(chains(*TWO)), jax.random.key(0)
+    sample, key = exact_sampler(), jax.random.key(0)
 
     def iteration(carry, _):
         theta, inner_state = carry
-        loop = run_inner_loop(TABLE, theta, inner_state, sample, key, meta, algorithm.inner)
+        loop = run_inner_loop(TABLE, theta, inner_state, sample, chains(*TWO), key, meta, algorithm.inner)
         theta, inner_state, outer = meta_update(TABLE, theta, inner_state, loop, algorithm)
         adapted = jax.tree.map(lambda x: x[-1], loop.stats)
         first = jax.tree.map(lambda x: x[0], loop.stats)

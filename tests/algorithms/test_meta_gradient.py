@@ -164,8 +164,7 @@ def test_no_inner_steps_are_the_identity(x64, constant_steps):
 def sampler(case):
     """The rollouts' place: data of every φ_i in the case, no episode behind it."""
 
-    def sample(phi, key):
-        keys = jax.random.split(key, phi.shape[0])
+    def sample(_tasks, phi, keys):
         batch = jax.vmap(lambda p, k: batch_in_case(p, k, jnp.asarray(int(case)), EXACT["kl"]))(phi, keys)
         return batch, no_stats(phi.shape[0])
 
@@ -183,7 +182,7 @@ def test_the_inner_loop_ends_where_its_differentiable_replay_ends(x64, objective
 
     @quick_jit
     def run(theta, key):
-        loop = run_inner_loop(POLICY, theta, inner_state, sampler(Case.RECOVERING), key, settings, inner)
+        loop = run_inner_loop(POLICY, theta, inner_state, sampler(Case.RECOVERING), None, key, settings, inner)
         again = jax.vmap(
             lambda D, updates: differentiable_inner_loop(POLICY, theta, inner_state, D, updates, inner)[0],
             in_axes=(1, 1),
@@ -227,7 +226,7 @@ def test_without_inner_steps_the_outer_update_is_cpo_on_pooled_data(x64):
     @quick_jit
     def both(theta, key):
         phi = jnp.stack([theta, theta])
-        last, stats = sampler(Case.RECOVERING)(phi, key)
+        last, stats = sampler(Case.RECOVERING)(None, phi, jax.random.split(key, phi.shape[0]))
         batches = jax.tree.map(lambda x: x[None][:0], last)
         loop = InnerLoop(batches, no_updates(2), jax.tree.map(lambda x: x[None], stats), phi, last)
         outer = meta_update(POLICY, theta, inner_state, loop, Algorithm(rule, rule, adapts=False))

@@ -98,9 +98,9 @@ def test_the_likelihood_ratio_is_one_where_the_data_were_drawn():
 
     @jax.jit
     def ratios(state):
-        sample = sampler(setup, state.normaliser, tasks, meta.episodes)
+        sample = sampler(setup, state.normaliser, meta.episodes)
         rule = setup.algorithm.inner
-        loop = run_inner_loop(policy, state.theta, state.inner_state, sample, jax.random.key(1), meta, rule)
+        loop = run_inner_loop(policy, state.theta, state.inner_state, sample, tasks, jax.random.key(1), meta, rule)
 
         def ratio(phi, batch):
             return jnp.exp(policy(phi, batch.z).log_prob(batch.action) - batch.log_prob)

@@ -160,7 +160,8 @@ def trained(monkeypatch, run_dir):
     """What `train` was called with; nothing is trained."""
     calls = []
 
-    def train(config, folder, debug_nans=False):
+    def train(config, folder, debug_nans=False, devices=1):
+        assert (debug_nans, devices) == (False, 1)
         calls.append((config, folder))
         return runs.open_run(run_dir)  # not finished: nothing to evaluate
 

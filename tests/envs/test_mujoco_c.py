@@ -99,7 +99,7 @@ def test_nested_vmap_is_one_flat_batch(plan, expected):
     physics = MujocoC(POINT, SUBSTEPS, 2)
     calls = []
     host_step = physics._host_step
-    physics._host_step = lambda bits, control: calls.append(np.shape(bits)[:-1]) or host_step(bits, control)
+    physics._host_step = lambda n, bits, control: calls.append(np.shape(bits)[:-1]) or host_step(n, bits, control)
     states, sensors = compiled_rollout(physics, qpos, controls, lambda f: jax.vmap(jax.vmap(f)))
     np.testing.assert_array_equal(states.reshape(STEPS, 15, -1), expected[0][:, :15])
     np.testing.assert_array_equal(sensors.reshape(STEPS, 15, -1), expected[1][:, :15].astype(np.float32))

@@ -23,6 +23,7 @@ from metacpo.envs.costs import of_kind, total_cost
 from metacpo.envs.families.button import ButtonWorld, PointButton, _spheres, reward_and_cost
 from metacpo.envs.families.circle_hazard import CircleHazard
 from metacpo.envs.physics import PhysicsState
+from metacpo.envs.physics.pools import Pool
 
 REFERENCE = Path(__file__).parent / "reference"
 NAMES = ("point-circle", "car-circle-hazard", "point-button-hazard")
@@ -75,9 +76,10 @@ class Episode:
         """[T + 1] worlds with their sensors."""
         engine = self.env.physics
         models, _ = engine._models((), None, self.steps + 1)
-        bits, seen = engine._sense(models, self.states, self.held, (self.steps + 1,), [])
+        states = self.states
+        seen = engine._sense(Pool(engine.model, 1), models, states, self.held, [])
         parts = np.split(seen, np.cumsum(engine._seen)[:-1], axis=-1)
-        return PhysicsState(*(jnp.asarray(part) for part in (*parts, bits)))
+        return PhysicsState(*(jnp.asarray(part) for part in (*parts, states.view(np.uint32))))
 
 
 # With the pinned MuJoCo the next states are compared too: those of the other version are slow tests.

@@ -12,6 +12,7 @@ from metacpo.config.sections import AdaptationSettings
 from metacpo.envs.tasks import Task
 from metacpo.estimation.batch import EpisodeStats, episode_stats
 from metacpo.rollout import rollout
+from metacpo.runtime.devices import spread
 from metacpo.training.iteration import sampler
 from metacpo.training.setup import TrainingSetup
 from metacpo.training.state import TrainState
@@ -40,8 +41,9 @@ def adapt_tasks(
     """K constrained updates on each of M tasks from the meta-policy, observation normaliser frozen. Jit it once."""
     count = tasks.cost_limit.shape[0]
     meta = replace(setup.meta, tasks=count, steps=settings.steps, episodes=settings.episodes)
-    sample = sampler(setup, state.normaliser, tasks, settings.episodes)
-    loop = run_inner_loop(setup.policy, state.theta, state.inner_state, sample, key, meta, setup.algorithm.inner)
+    sample = sampler(setup, state.normaliser, settings.episodes)
+    theta, inner_state, inner = state.theta, state.inner_state, setup.algorithm.inner
+    loop = run_inner_loop(setup.policy, theta, inner_state, sample, tasks, key, meta, inner)
     assert loop.path is not None
     deterministic = _mean_actions(setup, state, tasks, loop.path, jax.random.fold_in(key, DETERMINISTIC))
     return Adaptation(loop.phi, loop.stats, deterministic, loop.updates)
@@ -57,5 +59,8 @@ def _mean_actions(
         data = rollout(env, policy, phi, normaliser, task, key, DETERMINISTIC_EPISODES, deterministic=True)
         return episode_stats(data, task.cost_limit, setup.estimation)
 
+    def of_tasks(path: Float[Array, "steps M n"], tasks: Task, keys: Key[Array, "steps M"]) -> EpisodeStats:
+        return jax.lax.map(lambda step: jax.vmap(judge)(step[0], tasks, step[1]), (path, keys))
+
     keys = jax.random.split(key, path.shape[:2])
-    return jax.lax.map(lambda step: jax.vmap(judge)(step[0], tasks, step[1]), (path, keys))
+    return spread(of_tasks, in_axes=(1, 0, 1), out_axes=1)(path, tasks, keys)

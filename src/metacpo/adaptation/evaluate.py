@@ -1,5 +1,6 @@
 """Evaluating a meta-policy: adapt it to tasks, judge every policy on the way, write the files of a run folder."""
 
+import math
 import time
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from metacpo.adaptation.paths import record_paths
 from metacpo.config.limits import CostLimit
 from metacpo.config.sections import AdaptationSettings
 from metacpo.envs.tasks import Task, with_cost_limit
+from metacpo.runtime.devices import devices_in_use, on_devices
 from metacpo.training.setup import TrainingSetup
 from metacpo.training.state import TrainState
 
@@ -53,10 +55,12 @@ def evaluate(
         if cost_limit is not None:
             tasks = with_cost_limit(tasks, cost_limit)
         with jax.default_matmul_precision("highest"):
-            adapt = _compiled(setup, state, tasks, adapt_key, settings, say)
+            devices = math.gcd(setup.devices, len(tasks.cost_limit))  # as many as can share the tasks
+            whole = on_devices((state, tasks, adapt_key), devices)
+            adapt = _compiled(setup, *whole, settings, say)
             which = f"{len(tasks.cost_limit)} {split} tasks" if task is None else f"the {GIVEN_TASK}"
             say(f"adapting to {which} …")
-            adaptation = adapt(state, tasks, adapt_key)
+            adaptation = on_devices(adapt(*whole), 1)
             drawn = drawn_tasks(adaptation)
             few, phi = _chosen((tasks, adaptation.phi), drawn)
             paths = record_paths(setup, state, few, phi, path_key)
@@ -79,7 +83,8 @@ def _compiled(
         say("compiling adapt_tasks …")
         begin = time.perf_counter()
         function = jax.jit(adapt_tasks, static_argnames=("setup", "settings"))
-        _EXECUTABLES[name] = function.lower(setup, state, tasks, key, settings).compile()
+        with devices_in_use(math.gcd(setup.devices, len(tasks.cost_limit))):
+            _EXECUTABLES[name] = function.lower(setup, state, tasks, key, settings).compile()
         say(f"compiled in {time.perf_counter() - begin:.1f} s")
         if len(_EXECUTABLES) > MOST_EXECUTABLES:
             del _EXECUTABLES[next(iter(_EXECUTABLES))]

@@ -14,7 +14,7 @@ from typing import Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, PyTree
 
 from metacpo.algorithms.acceptance import StepStats
 from metacpo.algorithms.finite import all_finite, task_weights
@@ -26,8 +26,10 @@ from metacpo.algorithms.trust_region import LinearData, linearise
 from metacpo.estimation import Batch
 from metacpo.estimation.batch import EpisodeStats
 from metacpo.policies import Policy
+from metacpo.runtime.devices import spread
 
-Sampler = Callable[[Float[Array, "M n"], Key[Array, ""]], tuple[Batch, EpisodeStats]]
+# (tasks, φ [M, n], a key for each) ↦ the data of φ_i on task i; a task is whatever the sampler takes for one.
+Sampler = Callable[[PyTree, Float[Array, "M n"], Key[Array, " M"]], tuple[Batch, EpisodeStats]]
 Linearisation = Callable[[Policy, Array, Batch], LinearData]  # of a batch's surrogates at φ
 
 # Whose cost the outer step keeps under the limit: that of the adapted policy φ^K, of every φ^k (k = 0..K, stacked), of
@@ -71,23 +73,28 @@ def run_inner_loop(
     theta: Float[Array, " n"],
     inner_state: InnerState,
     sample: Sampler,
+    tasks: PyTree,
     key: Key[Array, ""],
     settings: MetaSettings,
     inner: PolicyUpdate,
 ) -> InnerLoop:
-    """K inner updates of every task from θ, with fresh data for each. `sample(φ [M, n], key)` rolls out."""
-    start = jax.tree.map(lambda x: jnp.broadcast_to(x, (settings.tasks, *x.shape)), (theta, inner_state))
+    """K inner updates of every task from θ, with fresh data for each, which `sample` rolls out. Tasks: axis 0."""
 
-    def inner_step(carry: tuple[Float[Array, "M n"], InnerState], key: Key[Array, ""]):
-        phi, inner_state = carry
-        batch, stats = sample(phi, key)
-        new, after, updates = jax.vmap(lambda p, y, D: update(policy, p, y, D, inner))(phi, inner_state, batch)
-        return (new, after), (phi, batch, stats, updates)
+    def descend(tasks: PyTree, keys: Key[Array, "steps M"]):
+        start = jax.tree.map(lambda x: jnp.broadcast_to(x, (keys.shape[1], *x.shape)), (theta, inner_state))
 
-    # K + 1 rounds of one loop body, so that the rollout is compiled once; the last round's update is dropped.
-    keys = jax.random.split(key, settings.steps + 1)
-    _, (phis, batches, stats, updates) = jax.lax.scan(inner_step, start, keys)
-    K = settings.steps
+        def inner_step(carry: tuple[Float[Array, "M n"], InnerState], keys: Key[Array, " M"]):
+            phi, inner_state = carry
+            batch, stats = sample(tasks, phi, keys)
+            new, after, updates = jax.vmap(lambda p, y, D: update(policy, p, y, D, inner))(phi, inner_state, batch)
+            return (new, after), (phi, batch, stats, updates)
+
+        # K + 1 rounds of one loop body, so that the rollout is compiled once; the last round's update is dropped.
+        return jax.lax.scan(inner_step, start, keys)[1]
+
+    K, M = settings.steps, settings.tasks
+    keys = jax.vmap(lambda k: jax.random.split(k, M))(jax.random.split(key, K + 1))
+    phis, batches, stats, updates = spread(descend, in_axes=(0, 1), out_axes=1)(tasks, keys)
     first, updates = (jax.tree.map(lambda x: x[:K], tree) for tree in (batches, updates))
     return InnerLoop(first, updates, stats, phis[K], jax.tree.map(lambda x: x[K], batches), phis)
 

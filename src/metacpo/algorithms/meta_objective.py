@@ -6,6 +6,7 @@ F_i and c_i are those of a `MetaGradient`. Every task looks at its own copy of �
 tasks' gradients.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import equinox as eqx
@@ -13,13 +14,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from metacpo.algorithms.acceptance import LossAndConstraints
+from metacpo.algorithms.acceptance import LossAndConstraints, StepStats
 from metacpo.algorithms.finite import masked_mean, task_weights
 from metacpo.algorithms.inner_loop import ConstraintOn, InnerLoop
 from metacpo.algorithms.inner_state import InnerState, InnerStateName, unpack
 from metacpo.algorithms.meta_gradients import Exact, MetaGradient, MetaProblem, TaskData
 from metacpo.algorithms.policy_update import PolicyUpdate
+from metacpo.estimation import Batch
 from metacpo.policies import Policy
+from metacpo.runtime.devices import spread
 from metacpo.solver import row_sizes
 
 
@@ -77,7 +80,8 @@ class MetaObjective:
         theta and inner_state are where the loop started, constants. A task of weight 0 has c = 0: nothing to hold.
         """
         task_weight = loop.task_weight
-        F, c = self._values(self._every(packed, loop), theta, inner_state, loop)
+        of_tasks = self._values(theta, inner_state)
+        F, c = spread(of_tasks, AXES, out_axes=0)(self._every(packed, loop), *_parts(loop))
         return masked_mean(F, task_weight), self._constraints(c, self._margins(loop), task_weight)
 
     def linearise(
@@ -94,10 +98,16 @@ class MetaObjective:
 
         A task whose gradient is not finite has no task_weight: it must not void the others'.
         """
-        (_, c), pullback = jax.vjp(lambda P: self._values(P, theta, inner_state, loop), self._every(packed, loop))
-        M, p = c.shape
-        unit = jnp.broadcast_to(jnp.eye(p + 1, dtype=packed.dtype)[:, None] / M, (p + 1, M, p + 1))
-        (rows,) = jax.vmap(pullback)((unit[..., 0], unit[..., 1:]))  # [1 + p, M, k]
+        M = loop.phi.shape[0]
+
+        def of_tasks(packed: Float[Array, "M k"], *parts):
+            (_, c), pullback = jax.vjp(lambda P: self._values(theta, inner_state)(P, *parts), packed)
+            p = c.shape[1]
+            unit = jnp.broadcast_to(jnp.eye(p + 1, dtype=packed.dtype)[:, None] / M, (p + 1, c.shape[0], p + 1))
+            (rows,) = jax.vmap(pullback)((unit[..., 0], unit[..., 1:]))  # [1 + p, M, k]
+            return c, rows
+
+        c, rows = spread(of_tasks, AXES, out_axes=(0, 1))(self._every(packed, loop), *_parts(loop))
         task_weight = task_weights((loop.task_weight > 0) & jnp.all(jnp.isfinite(rows), axis=(0, 2)), packed.dtype)
         rows = jnp.where(task_weight[:, None] > 0, rows, 0.0)
         return MetaRows(
@@ -131,19 +141,25 @@ class MetaObjective:
         return jnp.broadcast_to(packed, (loop.phi.shape[0], *packed.shape))
 
     def _values(
-        self, packed: Float[Array, "M k"], theta: Float[Array, " n"], inner_state: InnerState, loop: InnerLoop
-    ) -> tuple[Float[Array, " M"], Float[Array, "M p"]]:
-        """F_i and c_i of every task, each at its own Θ."""
+        self, theta: Float[Array, " n"], inner_state: InnerState
+    ) -> Callable[..., tuple[Float[Array, " M"], Float[Array, "M p"]]]:
+        """(Θ [M, k], `_parts` of a loop) ↦ F_i and c_i of every task, each at its own Θ."""
 
         problem = MetaProblem(self.policy, self.inner, self.constraint_on)
 
         def task(packed: Float[Array, " k"], *parts) -> LossAndConstraints:
             new, new_inner_state = unpack(packed, inner_state, self.learned)
-            data = TaskData(theta, *parts)
-            return self.gradient(problem, new, new_inner_state, data)
+            return self.gradient(problem, new, new_inner_state, TaskData(theta, *parts))
 
-        over_tasks = jax.vmap(task, in_axes=(0, 1, 1, 0, 0, 0))
-        return over_tasks(packed, loop.batches, loop.updates, loop.last, loop.phi, _credit(loop))
+        return jax.vmap(task, AXES)
+
+
+AXES = (0, 1, 1, 0, 0, 0)  # which axis counts tasks: of Θ, and of the `_parts`
+
+
+def _parts(loop: InnerLoop) -> tuple[Batch, StepStats, Batch, Float[Array, "M n"], Float[Array, "M k"]]:
+    """What `TaskData` has of a loop beside its start."""
+    return loop.batches, loop.updates, loop.last, loop.phi, _credit(loop)
 
 
 def _credit(loop: InnerLoop) -> Float[Array, "M k"]:

@@ -23,6 +23,7 @@ USAGE = (  # by name: where an import is what failed, importing these would fail
     "metacpo.envs.registry.UnknownEnvironment",
     "metacpo.envs.tasks.TaskError",
     "metacpo.run_folder.RunExistsError",
+    "metacpo.runtime.devices.DeviceError",
     "metacpo.cli.usage.UsageError",
 )
 

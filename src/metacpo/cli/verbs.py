@@ -30,11 +30,15 @@ class Resume:
     run_dir: tyro.conf.Positional[Path]
     debug_nans: tyro.conf.FlagCreatePairsOff[bool] = False
     """Stop where a number is not finite, with a dump that repeats it; on a dump: repeat it."""
+    devices: int = 1
+    """Devices that share the tasks, whatever it was trained on before."""
 
     def __call__(self) -> int:
+        from metacpo.runtime.devices import provide
         from metacpo.training.loop import resume
 
-        return finish(resume(self.run_dir, self.debug_nans))
+        provide(self.devices)
+        return finish(resume(self.run_dir, self.debug_nans, self.devices))
 
 
 @dataclass(frozen=True)
@@ -161,15 +165,19 @@ def _train(args: Sequence[str]) -> Verb:
         """Folder of the run; runs/<preset>-<algorithm>-seed<seed>-<time> if not given."""
         debug_nans: tyro.conf.FlagCreatePairsOff[bool] = False
         """Stop where a number is not finite, with a dump that repeats it (docs/health.md)."""
+        devices: int = 1
+        """Devices that share the tasks: cores of the processor, or accelerators (docs/scale.md)."""
         config: Annotated[Config, tyro.conf.arg(name="")] = preset
 
         def __call__(self) -> int:
+            from metacpo.runtime.devices import provide
             from metacpo.training.loop import train
 
+            provide(self.devices)
             config, now = self.config, time.strftime("%Y%m%d-%H%M%S")
             algorithm = config.algorithm.rpartition(":")[2]
             name = f"{config.preset_name}-{algorithm}-seed{config.seed}-{now}"
-            return finish(train(config, self.run_dir or Path("runs") / name, self.debug_nans))
+            return finish(train(config, self.run_dir or Path("runs") / name, self.debug_nans, self.devices))
 
     about = (
         f"{_train.__doc__} PRESET is a FILE.toml or one of {', '.join(presets())}; defaults shown are those of {name}."

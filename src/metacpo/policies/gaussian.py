@@ -64,7 +64,7 @@ def fisher(
         mean_v, log_std_v = jacobian(v)
         return transposed((mean_scale * mean_v, log_std_scale * log_std_v))[0] + damping * v
 
-    structure = jax.ShapeDtypeStruct(phi.shape, phi.dtype)
+    structure = jax.eval_shape(product, phi)
     return lineax.FunctionLinearOperator(product, structure, lineax.positive_semidefinite_tag)
 
 

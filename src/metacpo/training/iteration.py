@@ -13,7 +13,8 @@ from metacpo.algorithms.meta_update import meta_update
 from metacpo.envs.tasks import Task
 from metacpo.estimation import Batch, make_batch, shared_cost_values
 from metacpo.policies import Normaliser
-from metacpo.rollout import rollout
+from metacpo.rollout import Trajectory, rollout
+from metacpo.runtime.devices import together
 from metacpo.training.diagnostics import (
     adapted_metrics,
     fault_metrics,
@@ -36,8 +37,8 @@ def meta_iteration(setup: TrainingSetup, state: TrainState) -> tuple[TrainState,
     key, task_key, loop_key = jax.random.split(state.key, 3)
     meta, policy = setup.meta, setup.policy
     tasks = setup.tasks.sample_batch(task_key, meta.tasks)
-    sample = sampler(setup, state.normaliser, tasks, meta.episodes)
-    loop = run_inner_loop(policy, state.theta, state.inner_state, sample, loop_key, meta, setup.algorithm.inner)
+    sample = sampler(setup, state.normaliser, meta.episodes)
+    loop = run_inner_loop(policy, state.theta, state.inner_state, sample, tasks, loop_key, meta, setup.algorithm.inner)
     theta, inner_state, outer = meta_update(policy, state.theta, state.inner_state, loop, setup.algorithm)
     finite = all_finite((theta, inner_state))
     theta, inner_state = jax.tree.map(
@@ -58,17 +59,20 @@ def warmup_iteration(setup: TrainingSetup, state: TrainState) -> tuple[TrainStat
     return meta_iteration(setup, state)
 
 
-def sampler(setup: TrainingSetup, normaliser: Normaliser, tasks: Task, episodes: int) -> Sampler:
-    """φ [M, n], key ↦ a batch of `episodes` episodes of φ_i on task i, all worlds in one physics call."""
+def sampler(setup: TrainingSetup, normaliser: Normaliser, episodes: int) -> Sampler:
+    """M tasks, φ [M, n], keys ↦ a batch of `episodes` episodes of φ_i on task i, all worlds in one physics call."""
 
     estimation, shared = setup.estimation, setup.algorithm.global_critic
 
     def roll(phi: Float[Array, " n"], task: Task, key: Key[Array, ""]):
         return rollout(setup.env, setup.policy, phi, normaliser, task, key, episodes)
 
-    def sample(phi: Float[Array, "M n"], key: Key[Array, ""]):
-        trajectories = jax.vmap(roll)(phi, tasks, jax.random.split(key, phi.shape[0]))
-        values = shared_cost_values(trajectories, normaliser, estimation) if shared else None
+    def shared_values(trajectories: Trajectory):
+        return shared_cost_values(trajectories, normaliser, estimation)
+
+    def sample(tasks: Task, phi: Float[Array, "M n"], keys: Key[Array, " M"]):
+        trajectories = jax.vmap(roll)(phi, tasks, keys)
+        values = together(shared_values, trajectories) if shared else None
         estimate = jax.vmap(lambda D, limit, V: make_batch(D, normaliser, limit, estimation, V))
         batch, stats = estimate(trajectories, tasks.cost_limit, values)
         return (batch if setup.algorithm.reads_costs else unconstrained(batch)), stats

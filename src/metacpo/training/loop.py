@@ -25,6 +25,7 @@ from metacpo.envs import FAMILIES, make
 from metacpo.envs.check import require
 from metacpo.run_folder import lock, writing
 from metacpo.runtime.compilation import count_compilations, use_compilation_cache
+from metacpo.runtime.devices import devices_in_use, on_devices
 from metacpo.runtime.interrupts import GRACE, Abandoned, run_interruptibly, stop_signals, worker
 from metacpo.solver import Case
 from metacpo.training import checkpoint, predictions
@@ -42,16 +43,16 @@ from metacpo.training.watch import Watch, stop_if_not_finite
 Iterate = Callable[[TrainState], tuple[TrainState, dict[str, Array]]]
 
 
-def train(config: Config, run_dir: Path | str, debug_nans: bool = False) -> Run:
+def train(config: Config, run_dir: Path | str, debug_nans: bool = False, devices: int = 1) -> Run:
     """Train from the beginning into a new folder. An interrupt (Ctrl-C, SIGTERM) saves and returns.
 
+    devices: JAX's first ones, which share the tasks (docs/scale.md). Raises DeviceError where they cannot.
     An environment of the user's own is checked first: raises ContractError with what is wrong with it. With debug_nans
     the first number that is not finite ends the run: raises NonFiniteError, and leaves a dump (see watch.py).
     """
     run_dir, config = Path(run_dir), config.located(Path.cwd())
     refuse_to_overwrite(run_dir)
-    config = config.located(Path.cwd())
-    setup = build(config)
+    setup = build(config, devices=devices)
     if config.env not in FAMILIES:  # ours are checked by our tests
         require(make(config.env, config.physics))
     plan(config, setup)  # raises where there is nothing to train
@@ -64,8 +65,9 @@ def train(config: Config, run_dir: Path | str, debug_nans: bool = False) -> Run:
         return _continue(Run(run_dir, config, setup, init_state(setup, config.seed)), debug_nans)
 
 
-def resume(run_dir: Path | str, debug_nans: bool = False) -> Run:
-    """Continue an interrupted run; its metrics are those of a run that nothing interrupted, bit for bit.
+def resume(run_dir: Path | str, debug_nans: bool = False, devices: int = 1) -> Run:
+    """Continue an interrupted run; its metrics are those of a run that nothing interrupted, bit for bit, or on another
+    number of devices to rounding.
 
     A run without a checkpoint starts from the beginning. Raises RunError if another process trains in the folder.
     debug_nans: as in `train`; on a dump's folder it repeats the iteration that the dump is of.
@@ -74,16 +76,17 @@ def resume(run_dir: Path | str, debug_nans: bool = False) -> Run:
     config = saved_config(run_dir)
     with lock(run_dir):
         if checkpoint.latest(run_dir) is not None:
-            return _continue(open_run(run_dir), debug_nans)
+            return _continue(open_run(run_dir, devices=devices), debug_nans)
         Console().print("interrupted before its first checkpoint: from the beginning", highlight=False)
-        setup = build(config, of_a_run=True)
+        setup = build(config, of_a_run=True, devices=devices)
         return _continue(Run(run_dir, config, setup, init_state(setup, config.seed)), debug_nans)
 
 
 def _continue(run: Run, debug_nans: bool) -> Run:
     """The loop, from the state that the run is in to its last meta-iteration or to a signal."""
     console = Console()
-    config, budget, state, start = run.config, run.budget, run.state, int(run.state.iteration)
+    config, budget, start = run.config, run.budget, int(run.state.iteration)
+    state = on_devices(run.state, run.setup.devices)
     if run.finished and start:
         console.print(f"all {start} meta-iterations are done", highlight=False)
         return run
@@ -122,7 +125,7 @@ def _continue(run: Run, debug_nans: bool) -> Run:
                     saved = _save(run, writer, state)
         if saved != int(state.iteration):
             _save(run, writer, state)
-    run = Run(run.path, config, run.setup, state, dict(compilations))
+    run = Run(run.path, config, run.setup, on_devices(state, 1), dict(compilations))
     _say_how_it_ended(run, console)
     return run
 
@@ -147,7 +150,7 @@ def _iterate(iterate: Iterate, state: TrainState) -> tuple[TrainState, dict[str,
 def _save(run: Run, writer: MetricsWriter, state: TrainState) -> int:
     """A checkpoint, after the rows that lead to it: a disk must not have it without them."""
     writer.sync()
-    checkpoint.save(run.path, state, run.config)
+    checkpoint.save(run.path, on_devices(state, 1), run.config)
     return int(state.iteration)
 
 
@@ -162,7 +165,7 @@ def logged_tags(run: Run) -> list[str]:
     tags = set(predictions.TAGS)
     for iteration in (1, run.budget.iterations):
         setup = setup_at(run, iteration)
-        with _precision():
+        with _precision(), devices_in_use(setup.devices):
             jitted = jax.jit(_function(setup), static_argnums=0)
             tags |= set(jitted.eval_shape(setup, run.state)[1])  # JAX keeps the trace for the compilation
     return sorted(tags)
@@ -178,7 +181,7 @@ def compile_iteration(setup: TrainingSetup, state: TrainState, console: Console)
     function = _function(setup)
     console.print(f"compiling {function.__name__} …", highlight=False)
     begin = time.perf_counter()
-    with _precision():
+    with _precision(), devices_in_use(setup.devices):
         executable = jax.jit(function, static_argnums=0).lower(setup, state).compile()
     console.print(f"compiled in {time.perf_counter() - begin:.1f} s", highlight=False)
     return executable

@@ -42,8 +42,9 @@ class Run:
         return steps_used(self.path, iteration) if iteration else 0
 
 
-def open_run(run_dir: Path | str, physics: str | None = None) -> Run:
-    """The run in a folder at its newest whole checkpoint, on another engine if `physics` names one. Only reads.
+def open_run(run_dir: Path | str, physics: str | None = None, devices: int = 1) -> Run:
+    """The run in a folder at its newest whole checkpoint, on another engine if `physics` names one, to go on with on
+    so many devices. Only reads.
 
     Where config.toml is not what the checkpoint was trained under, one line on stderr says in which settings.
     Raises RunError or CheckpointError, naming the file. An environment, an algorithm or a network of the user's own is
@@ -53,7 +54,7 @@ def open_run(run_dir: Path | str, physics: str | None = None) -> Run:
     run_dir = Path(run_dir)
     stated = saved_config(run_dir)
     config = stated if physics is None else replace(stated, physics=physics)
-    setup = build(config, of_a_run=True)
+    setup = build(config, of_a_run=True, devices=devices)
     state = checkpoint.restore(run_dir, init_state(setup, config.seed))
     _say_what_was_edited(run_dir, stated, int(state.iteration))
     return Run(run_dir, config, setup, state)

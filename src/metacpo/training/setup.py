@@ -19,6 +19,7 @@ from metacpo.envs.observed import History, ObservedLimit, ObservedTask
 from metacpo.envs.tasks import TaskDistribution
 from metacpo.estimation import EstimationSettings
 from metacpo.policies import GaussianPolicy, NetworkError, Policy, network_policy
+from metacpo.runtime.devices import check_devices
 from metacpo.runtime.references import LoadError, load
 
 
@@ -33,6 +34,7 @@ class TrainingSetup:
     meta: MetaSettings
     algorithm: Algorithm
     multiplier: float = 1.0  # the first Lagrange multiplier, if the algorithm has one
+    devices: int = 1  # that share the tasks
 
 
 def warmup(setup: TrainingSetup, settings: WarmupSettings) -> TrainingSetup:
@@ -48,8 +50,11 @@ def warmup(setup: TrainingSetup, settings: WarmupSettings) -> TrainingSetup:
 MOST_LAYERS, MOST_PARAMETERS = 100, 2**27  # of a policy: half a gigabyte
 
 
-def build(config: Config, of_a_run: bool = False) -> TrainingSetup:
-    """What learns under these settings; of_a_run: they are those of a run folder, see `composed`."""
+def build(config: Config, of_a_run: bool = False, devices: int = 1) -> TrainingSetup:
+    """What learns under these settings; of_a_run: they are those of a run folder, see `composed`.
+
+    Raises ConfigError for settings that do not fit together, DeviceError for devices that cannot share their tasks.
+    """
     env = make(config.env, config.physics, config.cost_kind)
     if config.constraints == "sum" and len(env.cost_names) > 1:
         env = SummedCosts(env)
@@ -61,6 +66,10 @@ def build(config: Config, of_a_run: bool = False) -> TrainingSetup:
     if config.observe_limit:
         env = ObservedLimit(env, tasks.cost_limit)
     algorithm = composed(config, len(env.cost_names), of_a_run)
+    shared = {"meta.tasks": config.meta.tasks}
+    if config.warmup.iterations:
+        shared["warmup.tasks"] = config.warmup.tasks
+    check_devices(devices, shared)
     return TrainingSetup(
         env=env,
         tasks=tasks,
@@ -69,6 +78,7 @@ def build(config: Config, of_a_run: bool = False) -> TrainingSetup:
         meta=config.meta if algorithm.adapts else dataclasses.replace(config.meta, steps=0),
         algorithm=algorithm,
         multiplier=config.rule.multiplier,
+        devices=devices,
     )
 
 

@@ -21,17 +21,14 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 from jaxtyping import Array, Float
-from mujoco.rollout import Rollout
 
 from metacpo.envs.gymnasium.host_call import host_call
 from metacpo.envs.physics.model import check_places, for_moving, load
 from metacpo.envs.physics.mujoco_warnings import Listening
+from metacpo.envs.physics.pools import FULL_PHYSICS, Pool, Pools
 from metacpo.envs.physics.state import PhysicsState
 from metacpo.envs.physics.vary import Models, Params, Varied, Vary, as_params
-
-FULL_PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS
-CONTROL = mujoco.mjtState.mjSTATE_CTRL
-PLACES = mujoco.mjtState.mjSTATE_MOCAP_POS
+from metacpo.runtime.devices import calls_at_once
 
 HostState = tuple[np.ndarray, np.ndarray]  # bits [*batch, words], and all of PhysicsState's numbers in one array
 
@@ -62,12 +59,8 @@ class MujocoC:
         self.control_size = self.model.nu
         self.mocaps = self.model.nmocap
         self._seen = (self.sensor_size, self.model.nq, self.model.nv, self.model.na)
-        self._given = CONTROL.value | (PLACES.value if self.mocaps else 0)  # what a call is told, in this order
-        threads = threads or os.cpu_count() or 1
-        self._data = [mujoco.MjData(self.model) for _ in range(threads)]
-        self._pool = Rollout(nthread=threads if threads > 1 else 0)  # 0: MuJoCo's word for "the calling thread"
-        self._alone = Rollout(nthread=0)
-        self._lock = threading.Lock()  # the pool and its MjData serve one call at a time
+        self._pools = Pools(self.model, threads or os.cpu_count() or 1)
+        self._lock = threading.Lock()  # around what calls that come at once share
 
     @property
     def seconds_per_step(self) -> float:
@@ -106,11 +99,13 @@ class MujocoC:
         seen = jax.ShapeDtypeStruct((sum(self._seen),), jnp.float32)
         if varied:
             host, inputs = partial(host, names=tuple(varied)), (*inputs, jnp.stack(list(varied.values())))
-        bits, seen = host_call(host, (bits, seen), *inputs)
+        calls = calls_at_once()
+        self._pools.prepare(calls)
+        bits, seen = host_call(partial(host, calls), (bits, seen), *inputs)
         sensors, qpos, qvel, act = jnp.split(seen, np.cumsum(self._seen)[:-1], axis=-1)
         return PhysicsState(sensors, qpos, qvel, act, bits, varied)
 
-    def _host_reset(self, qpos, qvel, held, values=None, names: tuple[str, ...] = ()) -> HostState:
+    def _host_reset(self, calls: int, qpos, qvel, held, values=None, names: tuple[str, ...] = ()) -> HostState:
         qpos, qvel = np.asarray(qpos, np.float64), np.asarray(qvel, np.float64)
         batch = qpos.shape[:-1]
         data = mujoco.MjData(self.model)
@@ -119,81 +114,42 @@ class MujocoC:
         for data.qpos, data.qvel, world in starts:
             mujoco.mj_getState(self.model, data, world, FULL_PHYSICS.value)
         held = np.asarray(held, np.float64)
-        with self._lock, Listening() as said:
+        with self._pools.one(calls) as pool, Listening() as said:
             sensing, _ = self._models(names, values, len(state))
             state[[self.varied is not None and model is self.model for model in sensing]] = np.nan  # none was made
-            return self._sense(sensing, state, held.reshape(len(state), held.shape[-1]), batch, said)
+            seen = self._sense(pool, sensing, state, held.reshape(len(state), held.shape[-1]), said)
+        return _shaped(state, seen, batch)
 
-    def _host_step(self, bits, held, values=None, names: tuple[str, ...] = ()) -> HostState:
+    def _host_step(self, calls: int, bits, held, values=None, names: tuple[str, ...] = ()) -> HostState:
         bits, held = np.asarray(bits), np.asarray(held, np.float64)
         state = bits.view(np.float64).reshape(-1, self.state_size)
         held = held.reshape(len(state), held.shape[-1])
-        with self._lock, Listening() as said:
+        with self._pools.one(calls) as pool, Listening() as said:
             sensing, moving = self._models(names, values, len(state))
-            after = self._advance(moving, state, held, self.substeps, said)[0]
-            return self._sense(sensing, after, held, bits.shape[:-1], said)
+            after, _, warning = pool.advance(moving, state, held, self.substeps, said)
+            self.warning = self.warning or warning
+            seen = self._sense(pool, sensing, after, held, said)
+        return _shaped(after, seen, bits.shape[:-1])
 
     def _models(self, names: tuple[str, ...], values, worlds: int) -> tuple[list[Any], list[Any]]:
         """Those of each world, to sense with and to move; the fixed ones where its task makes none."""
         if self.varied is None:
             return [self._fixed.sensing] * worlds, [self._fixed.moving] * worlds
-        models = self.varied.of(names, np.asarray(values, np.float32).reshape(worlds, len(names)))
+        with self._lock:
+            models = self.varied.of(names, np.asarray(values, np.float32).reshape(worlds, len(names)))
         self.warning = self.warning or self.varied.refusal
         return models
 
-    def _sense(
-        self, models: list[Any], state: np.ndarray, held: np.ndarray, batch: tuple[int, ...], said: list[str]
-    ) -> HostState:
-        """The state [N, s] as bits [*batch, 2 s], and as what is seen of it: sensors, then qpos, qvel and act."""
+    def _sense(self, pool: Pool, models: list[Any], state: np.ndarray, held: np.ndarray, said: list[str]) -> np.ndarray:
+        """What is seen of the state [N, s]: sensors, then qpos, qvel and act. Makes all NaN that MuJoCo warned of."""
         seen = np.empty((len(state), sum(self._seen)), np.float32)
-        after, seen[:, : self.sensor_size] = self._advance(models, state, held, 1, said)
+        after, seen[:, : self.sensor_size], warning = pool.advance(models, state, held, 1, said)
+        self.warning = self.warning or warning
         state[np.isnan(after[:, 0])] = np.nan  # MuJoCo warned of the state itself
         seen[:, self.sensor_size :] = state[:, 1 : 1 + sum(self._seen[1:])]  # MuJoCo's order: time, qpos, qvel, act, …
-        return state.view(np.uint32).reshape(*batch, -1), seen.reshape(*batch, -1)
+        return seen
 
-    def _advance(
-        self, models: list[Any], state: np.ndarray, held: np.ndarray, steps: int, said: list[str]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """`steps` MuJoCo steps of all worlds: states [N, s] after the last, sensors [N, y] before the first.
 
-        Those of a broken world are NaN, and so is all that becomes of it.
-        """
-        before = len(said)
-        states, sensors = self._rollout(self._pool, self._data, models, state, held, steps)
-        after = np.ascontiguousarray(states[:, -1])
-        # MuJoCo warns at least once for each world that it stops, and the time of one that it put back is too early.
-        broken = ~(after[:, 0] > state[:, 0] + (steps - 0.5) * self.model.opt.timestep)
-        warnings = len(said) - before
-        if warnings > np.count_nonzero(broken):  # some are not told by their time
-            broken = broken | self._warned(models, state, held, steps)
-        if broken.any():
-            self.warning = self.warning or (said[before] if warnings else None)
-            after[broken], sensors[broken] = np.nan, np.nan
-        return after, sensors[:, 0]
-
-    def _warned(self, models: list[Any], state: np.ndarray, held: np.ndarray, steps: int) -> np.ndarray:
-        """Which worlds [N] MuJoCo warns of: each is moved alone, because a thread's counters are of its last world."""
-        warned = np.zeros(len(state), bool)
-        for i in range(len(state)):
-            self._rollout(self._alone, self._data[:1], models[i : i + 1], state[i : i + 1], held[i : i + 1], steps)
-            warned[i] = self._data[0].warning.number.any()
-        return warned
-
-    def _rollout(
-        self, pool: Rollout, data: list[Any], models: list[Any], state: np.ndarray, held: np.ndarray, steps: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """States [N, steps, s] after each step, sensors [N, steps, y] before it."""
-        states = np.empty((len(state), steps, self.state_size))
-        sensors = np.empty((len(state), steps, self.sensor_size))
-        pool.rollout(
-            models,
-            data,
-            state,
-            np.repeat(held[:, None, :], steps, axis=1),
-            control_spec=self._given,
-            skip_checks=True,
-            nstep=steps,
-            state=states,
-            sensordata=sensors,
-        )
-        return states, sensors
+def _shaped(state: np.ndarray, seen: np.ndarray, batch: tuple[int, ...]) -> HostState:
+    """The states [N, s] as bits [*batch, 2 s], and what is seen of them."""
+    return state.view(np.uint32).reshape(*batch, -1), seen.reshape(*batch, -1)
