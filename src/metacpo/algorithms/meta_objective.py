@@ -27,10 +27,14 @@ from metacpo.solver import row_sizes
 
 
 class MetaRows(eqx.Module):
-    """The gradients of F (row 0) and of the p constraints, task by task, each times its task's weight/M; and G."""
+    """The gradients of F (row 0) and of the p constraints, task by task, each times its task's weight/M; and G.
+
+    value: (F, G) as the objective itself says, which leaves no task out because of its gradient.
+    """
 
     rows: Float[Array, "r M k"]
     G: Float[Array, " G"]
+    value: LossAndConstraints
     task_weight: Float[Array, " M"]
     per_task: bool = eqx.field(static=True)
 
@@ -79,10 +83,9 @@ class MetaObjective:
 
         theta and inner_state are where the loop started, constants. A task of weight 0 has c = 0: nothing to hold.
         """
-        task_weight = loop.task_weight
         of_tasks = self._values(theta, inner_state)
         F, c = spread(of_tasks, AXES, out_axes=0)(self._every(packed, loop), *_parts(loop))
-        return masked_mean(F, task_weight), self._constraints(c, self._margins(loop), task_weight)
+        return self._means(F, c, loop)
 
     def linearise(
         self, packed: Float[Array, " k"], theta: Float[Array, " n"], inner_state: InnerState, loop: InnerLoop
@@ -101,21 +104,27 @@ class MetaObjective:
         M = loop.phi.shape[0]
 
         def of_tasks(packed: Float[Array, "M k"], *parts):
-            (_, c), pullback = jax.vjp(lambda P: self._values(theta, inner_state)(P, *parts), packed)
+            (F, c), pullback = jax.vjp(lambda P: self._values(theta, inner_state)(P, *parts), packed)
             p = c.shape[1]
             unit = jnp.broadcast_to(jnp.eye(p + 1, dtype=packed.dtype)[:, None] / M, (p + 1, c.shape[0], p + 1))
             (rows,) = jax.vmap(pullback)((unit[..., 0], unit[..., 1:]))  # [1 + p, M, k]
-            return c, rows
+            return F, c, rows
 
-        c, rows = spread(of_tasks, AXES, out_axes=(0, 1))(self._every(packed, loop), *_parts(loop))
+        F, c, rows = spread(of_tasks, AXES, out_axes=(0, 0, 1))(self._every(packed, loop), *_parts(loop))
+        value = self._means(F, c, loop)
         task_weight = task_weights((loop.task_weight > 0) & jnp.all(jnp.isfinite(rows), axis=(0, 2)), packed.dtype)
         rows = jnp.where(task_weight[:, None] > 0, rows, 0.0)
         return MetaRows(
             task_weight[:, None] * rows,
             self._constraints(c, self._margins(loop), task_weight),
+            value,
             task_weight,
             self.per_task,
         )
+
+    def _means(self, F: Float[Array, " M"], c: Float[Array, "M p"], loop: InnerLoop) -> LossAndConstraints:
+        """(F, G) of every task's F_i and c_i."""
+        return masked_mean(F, loop.task_weight), self._constraints(c, self._margins(loop), loop.task_weight)
 
     def _constraints(
         self, c: Float[Array, "M p"], margin: Float[Array, "M p"], task_weight: Float[Array, " M"]

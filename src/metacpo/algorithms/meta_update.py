@@ -65,7 +65,7 @@ def meta_update(
     def value(new: Float[Array, " k"]):
         return objective(new, theta, inner_state, loop)
 
-    packed, stats = line_search(packed, proposed, value, divergence, algorithm.outer)
+    packed, stats = line_search(packed, proposed, value, divergence, algorithm.outer, found.value)
     theta, moved = unpack(packed, inner_state, learned)
     lost = jnp.any((found.task_weight == 0) & (loop.task_weight > 0))  # a gradient that was not finite
     stats = eqx.tree_at(lambda s: s.nonfinite, stats, jnp.maximum(stats.nonfinite, lost.astype(theta.dtype)))

@@ -143,14 +143,15 @@ def line_search(
     surrogate_values: Callable[[Float[Array, " k"]], LossAndConstraints],
     divergence: Callable[[Float[Array, " k"]], Float[Array, ""]],
     method: PolicyUpdate,
+    before: LossAndConstraints | None = None,
 ) -> tuple[Float[Array, " k"], StepStats]:
     """φ + α·x with the largest α that passes the acceptance test (`accept`): on `surrogate_values` (L_R, c), and on the
-    KL from φ.
+    KL from φ. before: their values at φ, if they are known already.
 
     If none does, φ stays as it is, and the stats predict no change. A step that is not searched keeps α = 1
     as long as everything about it is finite.
     """
-    before, proposal = surrogate_values(phi), proposed.proposal
+    before, proposal = surrogate_values(phi) if before is None else before, proposed.proposal
 
     def trial(alpha: Float[Array, ""]):
         new = phi + alpha * proposal.step
