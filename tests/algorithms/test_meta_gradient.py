@@ -97,6 +97,23 @@ def test_exact_gradient_equals_finite_differences(x64, compiled, name, metric):
     assert np.all(relative(without_steps(loop.phi, loop.last), differences) > 1e-2)
 
 
+def test_the_costs_on_the_way_are_differentiated_too(x64, compiled):
+    """c of φ⁰..φ^K, each through the steps before it and no others: what `_replayed` leaves out is nothing."""
+    theta, rule = initial(), CPO["euclidean"]
+    loop = compiled["euclidean"][0].loop(theta, WALKS["from infeasible to slack K=5"])
+    every = MetaObjective(POLICY, rule, constraint_on="every")
+
+    @quick_jit
+    def exact_and_differences(theta, loop):
+        at = jax.vmap(lambda shift: every(theta + shift, theta, InnerState.init(1), loop)[1])
+        up, down = (at(sign * WIDTH * jnp.eye(theta.size)) for sign in (1, -1))
+        return every.linearise(theta, theta, InnerState.init(1), loop)[1], ((up - down) / (2 * WIDTH)).T
+
+    exact, differences = exact_and_differences(theta, loop)
+    assert exact.shape == (6, theta.size)
+    assert np.all(relative(exact, differences) < 1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [Case.RECOVERING, Case.BINDING])
 def test_the_size_of_a_cautious_region_is_differentiated_too(x64, case):

@@ -9,6 +9,8 @@ repeats them with that data, the α and what of the data is signal as constants.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import equinox as eqx
@@ -80,7 +82,7 @@ def run_inner_loop(
 ) -> InnerLoop:
     """K inner updates of every task from θ, with fresh data for each, which `sample` rolls out. Tasks: axis 0."""
 
-    def descend(tasks: PyTree, keys: Key[Array, "steps M"]):
+    def descend(theta: Float[Array, " n"], inner_state: InnerState, tasks: PyTree, keys: Key[Array, "steps M"]):
         start = jax.tree.map(lambda x: jnp.broadcast_to(x, (keys.shape[1], *x.shape)), (theta, inner_state))
 
         def inner_step(carry: tuple[Float[Array, "M n"], InnerState], keys: Key[Array, " M"]):
@@ -94,7 +96,9 @@ def run_inner_loop(
 
     K, M = settings.steps, settings.tasks
     keys = jax.vmap(lambda k: jax.random.split(k, M))(jax.random.split(key, K + 1))
-    phis, batches, stats, updates = spread(descend, in_axes=(0, 1), out_axes=1)(tasks, keys)
+    phis, batches, stats, updates = spread(descend, in_axes=(None, None, 0, 1), out_axes=1)(
+        theta, inner_state, tasks, keys
+    )
     first, updates = (jax.tree.map(lambda x: x[:K], tree) for tree in (batches, updates))
     return InnerLoop(first, updates, stats, phis[K], jax.tree.map(lambda x: x[K], batches), phis)
 
@@ -115,12 +119,66 @@ def differentiable_inner_loop(
     `linear` says how the data's dependence on φ^k counts; `constant_steps` takes every x for a constant, ∂φ^K/∂θ = I.
     """
 
-    def inner_step(carry: tuple[Float[Array, " n"], InnerState], data: tuple[Batch, Array, Signal]):
-        phi, inner_state = carry
-        batch, alpha, signal = data
-        proposed, after = compute_step(policy, phi, inner_state, batch, signal, inner, linear)
-        step = proposed.proposal.step
-        return (phi + alpha * (jax.lax.stop_gradient(step) if constant_steps else step), after), phi
+    if batches.weight.shape[0] == 0:
+        return theta, theta[None][:0]
+    method = _Replay(policy, inner, linear, constant_steps)
+    return _replayed(method, theta, inner_state, (batches, updates.alpha, updates.signal))
 
-    (phi, _), path = jax.lax.scan(inner_step, (theta, inner_state), (batches, updates.alpha, updates.signal))
+
+Carry = tuple[Float[Array, " n"], InnerState]
+StepData = tuple[Batch, Float[Array, "*K"], Signal]
+
+
+@dataclass(frozen=True)
+class _Replay:
+    """One step of `differentiable_inner_loop`, (φ^k, inner state) ↦ (φ^{k+1}, inner state)."""
+
+    policy: Policy
+    inner: PolicyUpdate
+    linear: Linearisation
+    constant_steps: bool
+
+    def __call__(self, carry: Carry, data: StepData) -> Carry:
+        (phi, inner_state), (batch, alpha, signal) = carry, data
+        proposed, after = compute_step(self.policy, phi, inner_state, batch, signal, self.inner, self.linear)
+        step = proposed.proposal.step
+        return phi + alpha * (jax.lax.stop_gradient(step) if self.constant_steps else step), after
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _replayed(
+    method: _Replay, theta: Float[Array, " n"], inner_state: InnerState, data: StepData
+) -> tuple[Float[Array, " n"], Float[Array, "K n"]]:
+    """φ^K, and φ⁰..φ^{K−1}. The derivative is autodiff's own, but it leaves out the steps that a cotangent does not
+    reach: what is held of φ^k goes back through k steps, not through K."""
+    (phi, _), path = jax.lax.scan(lambda carry, D: (method(carry, D), carry[0]), (theta, inner_state), data)
     return phi, path
+
+
+def _replayed_fwd(method: _Replay, theta: Float[Array, " n"], inner_state: InnerState, data: StepData):
+    def step(carry: Carry, data: StepData):
+        after, pullback = jax.vjp(lambda c: method(c, data), carry)
+        return after, (carry[0], pullback)
+
+    (phi, end), (path, pullbacks) = jax.lax.scan(step, (theta, inner_state), data)
+    return (phi, path), (pullbacks, jax.tree.map(jnp.zeros_like, end))
+
+
+def _replayed_bwd(method: _Replay, saved, cotangents):
+    """v ← v^k + (∂φ^{k+1}/∂φ^k)ᵀ v for k = K − 1..0, from the last k on at which there is anything."""
+    (pullbacks, nothing), (v_end, v_path) = saved, cotangents
+    K = v_path.shape[0]
+    v = jnp.concatenate([v_path, v_end[None]])
+    last = jnp.max(jnp.where(jnp.any(v != 0, axis=1), jnp.arange(K + 1), 0))
+
+    def back(state):
+        k, v_phi, v_state = state
+        pullback = jax.tree.map(lambda x: x[k - 1], pullbacks)
+        ((v_phi, v_state),) = pullback((v_phi, v_state))
+        return k - 1, v[k - 1] + v_phi, v_state
+
+    _, v_theta, v_state = jax.lax.while_loop(lambda state: state[0] > 0, back, (last, v[last], nothing))
+    return v_theta, v_state, None
+
+
+_replayed.defvjp(_replayed_fwd, _replayed_bwd)

@@ -6,7 +6,6 @@ F_i and c_i are those of a `MetaGradient`. Every task looks at its own copy of �
 tasks' gradients.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import equinox as eqx
@@ -83,8 +82,7 @@ class MetaObjective:
 
         theta and inner_state are where the loop started, constants. A task of weight 0 has c = 0: nothing to hold.
         """
-        of_tasks = self._values(theta, inner_state)
-        F, c = spread(of_tasks, AXES, out_axes=0)(self._every(packed, loop), *_parts(loop))
+        F, c = spread(self._values, AXES, out_axes=0)(self._every(packed, loop), theta, inner_state, *_parts(loop))
         return self._means(F, c, loop)
 
     def linearise(
@@ -103,14 +101,16 @@ class MetaObjective:
         """
         M = loop.phi.shape[0]
 
-        def of_tasks(packed: Float[Array, "M k"], *parts):
-            (F, c), pullback = jax.vjp(lambda P: self._values(theta, inner_state)(P, *parts), packed)
+        def of_tasks(packed: Float[Array, "M k"], *constants):
+            (F, c), pullback = jax.vjp(lambda P: self._values(P, *constants), packed)
             p = c.shape[1]
             unit = jnp.broadcast_to(jnp.eye(p + 1, dtype=packed.dtype)[:, None] / M, (p + 1, c.shape[0], p + 1))
-            (rows,) = jax.vmap(pullback)((unit[..., 0], unit[..., 1:]))  # [1 + p, M, k]
+            (rows,) = jax.lax.map(pullback, (unit[..., 0], unit[..., 1:]))  # [1 + p, M, k]
             return F, c, rows
 
-        F, c, rows = spread(of_tasks, AXES, out_axes=(0, 0, 1))(self._every(packed, loop), *_parts(loop))
+        F, c, rows = spread(of_tasks, AXES, out_axes=(0, 0, 1))(
+            self._every(packed, loop), theta, inner_state, *_parts(loop)
+        )
         value = self._means(F, c, loop)
         task_weight = task_weights((loop.task_weight > 0) & jnp.all(jnp.isfinite(rows), axis=(0, 2)), packed.dtype)
         rows = jnp.where(task_weight[:, None] > 0, rows, 0.0)
@@ -150,20 +150,20 @@ class MetaObjective:
         return jnp.broadcast_to(packed, (loop.phi.shape[0], *packed.shape))
 
     def _values(
-        self, theta: Float[Array, " n"], inner_state: InnerState
-    ) -> Callable[..., tuple[Float[Array, " M"], Float[Array, "M p"]]]:
-        """(Θ [M, k], `_parts` of a loop) ↦ F_i and c_i of every task, each at its own Θ."""
+        self, packed: Float[Array, "M k"], theta: Float[Array, " n"], inner_state: InnerState, *parts
+    ) -> tuple[Float[Array, " M"], Float[Array, "M p"]]:
+        """F_i and c_i of every task, each at its own Θ, from a loop that started at θ and its `_parts`."""
 
         problem = MetaProblem(self.policy, self.inner, self.constraint_on)
 
-        def task(packed: Float[Array, " k"], *parts) -> LossAndConstraints:
+        def task(packed: Float[Array, " k"], theta: Float[Array, " n"], inner_state: InnerState, *parts):
             new, new_inner_state = unpack(packed, inner_state, self.learned)
             return self.gradient(problem, new, new_inner_state, TaskData(theta, *parts))
 
-        return jax.vmap(task, AXES)
+        return jax.vmap(task, AXES)(packed, theta, inner_state, *parts)
 
 
-AXES = (0, 1, 1, 0, 0, 0)  # which axis counts tasks: of Θ, and of the `_parts`
+AXES = (0, None, None, 1, 1, 0, 0, 0)  # which axis counts tasks, of the arguments of `MetaObjective._values`
 
 
 def _parts(loop: InnerLoop) -> tuple[Batch, StepStats, Batch, Float[Array, "M n"], Float[Array, "M k"]]:
