@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXIS = "tasks"  # the mesh's only one
@@ -63,9 +65,20 @@ def on_devices(tree: Any, count: int) -> Any:
     """The arrays of a tree, whole on each of the first `count` devices, as a program for these takes and returns them;
     those that lie on one device anyhow stay where they are if one is enough."""
     if count > 1:
-        return jax.device_put(tree, NamedSharding(mesh_of(count), PartitionSpec()))
-    first = jax.devices()[0]
-    return jax.tree.map(lambda x: jax.device_put(x, first) if len(x.devices()) > 1 else x, tree)
+        whole = NamedSharding(mesh_of(count), PartitionSpec())
+        return _moved(tree, lambda x: jax.make_array_from_callback(x.shape, whole, np.asarray(x).__getitem__))
+    return _moved(tree, lambda x: x.addressable_data(0) if len(x.devices()) > 1 else x)
+
+
+def _moved(tree: Any, move: Callable[[jax.Array], jax.Array]) -> Any:
+    """A tree with its arrays moved; keys of random numbers as the numbers that they are."""
+
+    def one(x: jax.Array) -> jax.Array:
+        if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return move(x)
+        return jax.random.wrap_key_data(move(jax.random.key_data(x)), impl=jax.random.key_impl(x))
+
+    return jax.tree.map(one, tree)
 
 
 def spread(function: Callable[..., Any], in_axes: Axes, out_axes: Axes) -> Callable[..., Any]:
