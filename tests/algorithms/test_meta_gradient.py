@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metacpo.algorithms import inner_loop
 from metacpo.algorithms.algorithm import Algorithm
 from metacpo.algorithms.inner_loop import InnerLoop, differentiable_inner_loop, run_inner_loop
 from metacpo.algorithms.inner_state import InnerState
@@ -112,6 +113,26 @@ def test_the_costs_on_the_way_are_differentiated_too(x64, compiled):
     exact, differences = exact_and_differences(theta, loop)
     assert exact.shape == (6, theta.size)
     assert np.all(relative(exact, differences) < 1e-5)
+
+
+def test_a_large_policy_linearises_its_steps_again(x64, compiled, monkeypatch):
+    """The same gradient from φ^k and its data as from what was kept of the way forward, in less memory."""
+    theta, rule = initial(), CPO["euclidean"]
+    loop = compiled["euclidean"][0].loop(theta, WALKS["recovering K=5"])
+
+    def rows():
+        objective = MetaObjective(POLICY, rule, constraint_on="every")
+        program = (
+            quick_jit(lambda t, w: objective.linearise(t, t, InnerState.init(1), w)[:2]).lower(theta, loop).compile()
+        )
+        return program(theta, loop), program.memory_analysis().temp_size_in_bytes
+
+    kept, memory = rows()
+    monkeypatch.setattr(inner_loop, "LARGE", 0)
+    again, less = rows()
+    for one, other in zip(kept, again, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-9, atol=1e-12)
+    assert less < 0.75 * memory
 
 
 @pytest.mark.slow

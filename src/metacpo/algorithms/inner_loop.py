@@ -125,6 +125,10 @@ def differentiable_inner_loop(
     return _replayed(method, theta, inner_state, (batches, updates.alpha, updates.signal))
 
 
+# Parameters beyond which nothing but φ^k and its data is kept of a step for the way back, where the step is linearised
+# again: the activations of K steps would be most of the memory.
+LARGE = 2**16
+
 Carry = tuple[Float[Array, " n"], InnerState]
 StepData = tuple[Batch, Float[Array, "*K"], Signal]
 
@@ -157,24 +161,30 @@ def _replayed(
 
 def _replayed_fwd(method: _Replay, theta: Float[Array, " n"], inner_state: InnerState, data: StepData):
     def step(carry: Carry, data: StepData):
+        if theta.size > LARGE:
+            return method(carry, data), (carry, None)
         after, pullback = jax.vjp(lambda c: method(c, data), carry)
-        return after, (carry[0], pullback)
+        return after, (carry, pullback)
 
-    (phi, end), (path, pullbacks) = jax.lax.scan(step, (theta, inner_state), data)
-    return (phi, path), (pullbacks, jax.tree.map(jnp.zeros_like, end))
+    (phi, end), (starts, pullbacks) = jax.lax.scan(step, (theta, inner_state), data)
+    saved = (starts, data) if pullbacks is None else pullbacks
+    return (phi, starts[0]), (saved, jax.tree.map(jnp.zeros_like, end))
 
 
 def _replayed_bwd(method: _Replay, saved, cotangents):
     """v ← v^k + (∂φ^{k+1}/∂φ^k)ᵀ v for k = K − 1..0, from the last k on at which there is anything."""
-    (pullbacks, nothing), (v_end, v_path) = saved, cotangents
+    (of_steps, nothing), (v_end, v_path) = saved, cotangents
     K = v_path.shape[0]
     v = jnp.concatenate([v_path, v_end[None]])
     last = jnp.max(jnp.where(jnp.any(v != 0, axis=1), jnp.arange(K + 1), 0))
 
     def back(state):
         k, v_phi, v_state = state
-        pullback = jax.tree.map(lambda x: x[k - 1], pullbacks)
-        ((v_phi, v_state),) = pullback((v_phi, v_state))
+        of_step = jax.tree.map(lambda x: x[k - 1], of_steps)
+        if v_path.shape[1] > LARGE:
+            start, data = of_step
+            of_step = jax.vjp(lambda c: method(c, data), start)[1]
+        ((v_phi, v_state),) = of_step((v_phi, v_state))
         return k - 1, v[k - 1] + v_phi, v_state
 
     _, v_theta, v_state = jax.lax.while_loop(lambda state: state[0] > 0, back, (last, v[last], nothing))
