@@ -10,12 +10,14 @@ REPORT_TASKS tasks of REPORT_SEED (TUNING_TASKS of TUNING_SEED where the study s
 tasks, and how many of them are within all limits, with actions drawn from the policy and (`deterministic_...`) with its
 mean actions; `worst_cost` is the largest limited cost of a task, `worst_excess` the largest above its limit;
 `..._low` and `..._high` are the ends of 95 % intervals over tasks; `optimum` is the mean of the best value that any
-policy can have under the limits, where it is known.
+policy can have under the limits, where it is known; `settings` is a digest of all settings but the seed that are not at
+their default: rows of other settings than the study's are never kept.
 """
 
 import argparse
 import csv
 import dataclasses
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -45,7 +47,7 @@ COLUMNS = (
     *("return", "return_low", "return_high", "episode_cost", "discounted_cost", "cost_low", "cost_high", "cost_limit"),
     *("episodes_above", "episodes_above_low", "episodes_above_high", "worst_cost", "worst_excess"),
     *("deterministic_within", "deterministic_return", "deterministic_cost", "deterministic_worst_excess"),
-    *("optimum", "train_seconds", "env_steps"),
+    *("optimum", "train_seconds", "env_steps", "settings"),
 )
 SPLITS = ("held-out", "shifted")
 OPTIMA = {
@@ -72,6 +74,18 @@ def evaluated(run: Run, tuning: bool) -> None:
         write(run.path, evaluate(run.setup, run.state, settings, SPLITS, seed))
         if run.budget.iterations:  # a report draws a training; adaptation from scratch has none
             write_report([run.path])
+
+
+def digest(config: metacpo.Config) -> str:
+    """What tells the settings of two variants apart; a setting that is added later, at its default, changes nothing."""
+
+    def flat(config: metacpo.Config) -> dict[str, object]:
+        parts = {name: x if isinstance(x, dict) else {"": x} for name, x in dataclasses.asdict(config).items()}
+        return {f"{name}.{key}": value for name, part in parts.items() for key, value in part.items()}
+
+    usual = flat(metacpo.Config())
+    own = {name: x for name, x in flat(config).items() if x != usual[name] and name not in ("seed.", "preset_name.")}
+    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def read_lines(path: Path) -> list[dict[str, str]]:
@@ -104,6 +118,7 @@ def summary(variant: str, run_dir: Path) -> list[dict[str, object]]:
             | figures(group, limited)
             | {"optimum": shown(float(best))}
             | {"train_seconds": f"{float(last['seconds']):.0f}", "env_steps": last["env_steps"]}
+            | {"settings": digest(config)}
         )
     return rows
 
@@ -165,6 +180,10 @@ def main() -> None:
     }
     for planned, run_dir in zip(plan, run_dirs, strict=True):
         if rows[run_dir] and not run_dir.exists():
+            if any(row.get("settings") not in (None, "", digest(planned.config)) for row in rows[run_dir]):
+                raise SystemExit(
+                    f"{table}: {planned.variant} was run with other settings; delete its rows or change them"
+                )
             continue
         print(f"{run_dir}", flush=True)
         run = trained(planned.config, run_dir)
