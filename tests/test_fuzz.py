@@ -38,7 +38,7 @@ TREES = [tomllib.loads(data.decode()) for data in PRESETS]
 def nothing_is_trained(monkeypatch, tmp_path):
     """`train` ends when the setup is built; whatever a command leaves behind would lie in tmp_path."""
 
-    def train(config, folder, debug_nans=False):
+    def train(config, folder, debug_nans=False, devices=1):
         build(config)
         return SimpleNamespace(finished=False)
 

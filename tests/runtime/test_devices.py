@@ -45,7 +45,9 @@ def test_each_device_has_its_own_tasks_and_the_closure_is_the_same_for_all(devic
     np.testing.assert_array_equal(rows[1], TASKS**2)
     assert float(mean) == float(jnp.sum(3 * TASKS + TASKS**2))
     assert len(total.devices()) == devices
-    assert len(on_devices(total, 1).devices()) == 1
+    on_one = on_devices(total, 1)
+    assert len(on_one.devices()) == 1
+    np.testing.assert_array_equal(on_one, total)  # all of it, although each device has its tasks alone
 
 
 @pytest.mark.parametrize("devices", [1, 2, 4])

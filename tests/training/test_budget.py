@@ -25,7 +25,7 @@ KNOWN = {
     "navigation": (100, 60),
     "tabular": (12, 80),
     "thruster": (30, 80),
-    "navigation-lanes": (60, 120),
+    "navigation-lanes": (60, 360),
     "point-circle-signs": (500, 50),
     "car-circle-wheels": (500, 50),
     "point-circle": (500, 64),

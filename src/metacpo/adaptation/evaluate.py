@@ -15,7 +15,7 @@ from metacpo.adaptation.paths import record_paths
 from metacpo.config.limits import CostLimit
 from metacpo.config.sections import AdaptationSettings
 from metacpo.envs.tasks import Task, with_cost_limit
-from metacpo.runtime.devices import devices_in_use, on_devices
+from metacpo.runtime.devices import devices_in_use, on_devices, results_whole
 from metacpo.training.setup import TrainingSetup
 from metacpo.training.state import TrainState
 
@@ -82,8 +82,9 @@ def _compiled(
     if name not in _EXECUTABLES:
         say("compiling adapt_tasks …")
         begin = time.perf_counter()
-        function = jax.jit(adapt_tasks, static_argnames=("setup", "settings"))
-        with devices_in_use(math.gcd(setup.devices, len(tasks.cost_limit))):
+        devices = math.gcd(setup.devices, len(tasks.cost_limit))
+        function = jax.jit(adapt_tasks, static_argnames=("setup", "settings"), **results_whole(devices))
+        with devices_in_use(devices):
             _EXECUTABLES[name] = function.lower(setup, state, tasks, key, settings).compile()
         say(f"compiled in {time.perf_counter() - begin:.1f} s")
         if len(_EXECUTABLES) > MOST_EXECUTABLES:

@@ -61,13 +61,24 @@ def devices_in_use(count: int) -> Iterator[None]:
         yield
 
 
+def results_whole(count: int) -> dict[str, Any]:
+    """What `jax.jit` is told so that the results of a program for `count` devices are whole on every one of them."""
+    return {} if count == 1 else {"out_shardings": NamedSharding(mesh_of(count), PartitionSpec())}
+
+
 def on_devices(tree: Any, count: int) -> Any:
     """The arrays of a tree, whole on each of the first `count` devices, as a program for these takes and returns them;
     those that lie on one device anyhow stay where they are if one is enough."""
     if count > 1:
         whole = NamedSharding(mesh_of(count), PartitionSpec())
         return _moved(tree, lambda x: jax.make_array_from_callback(x.shape, whole, np.asarray(x).__getitem__))
-    return _moved(tree, lambda x: x.addressable_data(0) if len(x.devices()) > 1 else x)
+    return _moved(tree, _on_one)
+
+
+def _on_one(x: jax.Array) -> jax.Array:
+    if len(x.devices()) == 1:
+        return x
+    return x.addressable_data(0) if x.is_fully_replicated else jax.device_put(x, jax.local_devices()[0])
 
 
 def _moved(tree: Any, move: Callable[[jax.Array], jax.Array]) -> Any:

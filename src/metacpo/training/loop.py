@@ -25,7 +25,7 @@ from metacpo.envs import FAMILIES, make
 from metacpo.envs.check import require
 from metacpo.run_folder import lock, writing
 from metacpo.runtime.compilation import count_compilations, use_compilation_cache
-from metacpo.runtime.devices import devices_in_use, on_devices
+from metacpo.runtime.devices import devices_in_use, on_devices, results_whole
 from metacpo.runtime.interrupts import GRACE, Abandoned, run_interruptibly, stop_signals, worker
 from metacpo.solver import Case
 from metacpo.training import checkpoint, predictions
@@ -182,7 +182,8 @@ def compile_iteration(setup: TrainingSetup, state: TrainState, console: Console)
     console.print(f"compiling {function.__name__} …", highlight=False)
     begin = time.perf_counter()
     with _precision(), devices_in_use(setup.devices):
-        executable = jax.jit(function, static_argnums=0).lower(setup, state).compile()
+        jitted = jax.jit(function, static_argnums=0, **results_whole(setup.devices))
+        executable = jitted.lower(setup, state).compile()
     console.print(f"compiled in {time.perf_counter() - begin:.1f} s", highlight=False)
     return executable
 
