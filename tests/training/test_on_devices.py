@@ -35,7 +35,7 @@ def after_one_iteration(config: Config, devices: int):
     "algorithm, several",
     [
         ("meta-cpo", (2, 4)),
-        ("c-maml", (4,)),  # one cost critic for all tasks
+        pytest.param("c-maml", (4,), marks=pytest.mark.slow),  # one cost critic for all tasks
         pytest.param("meta-crpo", (2, 4), marks=pytest.mark.slow),
     ],
 )
