@@ -68,8 +68,8 @@ def test_every_device_steps_its_own_worlds():
         given = on_devices((tasks, keys, actions), devices)
         with devices_in_use(devices):
             seen.append(np.asarray(jax.jit(spread(episodes, (0, 0, 1), 1))(*given)))
-    assert np.all(np.isfinite(seen[0])) and np.std(seen[0][-1], axis=0).min() >= 0
-    assert not np.array_equal(seen[0][-1, 0], seen[0][-1, 1])
+    assert np.all(np.isfinite(seen[0]))
+    assert len(np.unique(seen[0][-1].reshape(4 * 3, -1), axis=0)) == 4 * 3  # no two worlds are alike
     for other in seen[1:]:
         np.testing.assert_array_equal(other, seen[0])
 

@@ -55,8 +55,7 @@ def evaluate(
         if cost_limit is not None:
             tasks = with_cost_limit(tasks, cost_limit)
         with jax.default_matmul_precision("highest"):
-            devices = math.gcd(setup.devices, len(tasks.cost_limit))  # as many as can share the tasks
-            whole = on_devices((state, tasks, adapt_key), devices)
+            whole = on_devices((state, tasks, adapt_key), _devices(setup, tasks))
             adapt = _compiled(setup, *whole, settings, say)
             which = f"{len(tasks.cost_limit)} {split} tasks" if task is None else f"the {GIVEN_TASK}"
             say(f"adapting to {which} …")
@@ -82,7 +81,7 @@ def _compiled(
     if name not in _EXECUTABLES:
         say("compiling adapt_tasks …")
         begin = time.perf_counter()
-        devices = math.gcd(setup.devices, len(tasks.cost_limit))
+        devices = _devices(setup, tasks)
         function = jax.jit(adapt_tasks, static_argnames=("setup", "settings"), **results_whole(devices))
         with devices_in_use(devices):
             _EXECUTABLES[name] = function.lower(setup, state, tasks, key, settings).compile()
@@ -90,6 +89,11 @@ def _compiled(
         if len(_EXECUTABLES) > MOST_EXECUTABLES:
             del _EXECUTABLES[next(iter(_EXECUTABLES))]
     return _EXECUTABLES[name]
+
+
+def _devices(setup: TrainingSetup, tasks: Task) -> int:
+    """As many of the setup's devices as can share these tasks."""
+    return math.gcd(setup.devices, len(tasks.cost_limit))
 
 
 def drawn_tasks(adaptation: Adaptation) -> tuple[int, ...]:

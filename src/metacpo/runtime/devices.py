@@ -95,8 +95,9 @@ def _moved(tree: Any, move: Callable[[jax.Array], jax.Array]) -> Any:
 def spread(function: Callable[..., Any], in_axes: Axes, out_axes: Axes) -> Callable[..., Any]:
     """`function` of arrays over tasks, which treats every task alone, over the devices in use.
 
-    in_axes, out_axes: which axis of the arrays of an argument, or of the result, counts tasks, as in `jax.vmap`. What
-    is the same for all tasks the function closes over.
+    in_axes, out_axes: which axis of the arrays of an argument, or of the result, counts tasks, as in `jax.vmap`; None
+    for an argument that is the same for all. So is what the function closes over, which it may only compute with:
+    `zeros_like` of it, say, would ask for an array of the whole mesh.
     """
     if AXIS not in jax.sharding.get_abstract_mesh().axis_names:
         return function
